@@ -1,0 +1,98 @@
+"""From dataset rows to token ids, labels and loss weights.
+
+A row's text is tokenized in one piece, exactly as the engine tokenizes it, and weights follow from
+character positions: the contract says which characters of a completion are decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from finetune.recipe import Recipe
+from serving.contract.tasks import TASKS
+
+IGNORED = -100
+
+
+class TokenizationError(ValueError):
+    """Prompt and completion do not split where the tokenizer splits: serving would differ."""
+
+
+def encode_row(
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, recipe: Recipe
+) -> dict[str, list[float]]:
+    """One training example.
+
+    Returns:
+        ``input_ids`` (int), ``weights`` (float, the loss weight of predicting that token) and
+        ``decided`` (0 or 1), lists of equal length; the last token is end-of-text.
+
+    Raises:
+        TokenizationError: a token spans the end of the prompt and its forced head, or the edge of
+            a decision, so that serving the prompt alone would give other tokens.
+    """
+    task = TASKS[row["task"]]
+    output = task.output(task.request.model_validate(row["request"]))
+    prompt, completion = row["prompt"], row["completion"]
+    spans = output.decision_spans(output.parse(completion))
+    edges = {len(prompt), len(prompt) + len(output.head)}
+    decided_characters = set()
+    for start, end in spans:
+        edges |= {len(prompt) + start, len(prompt) + end}
+        decided_characters |= set(range(len(prompt) + start, len(prompt) + end))
+
+    encoded = tokenizer(
+        prompt + completion, return_offsets_mapping=True, add_special_tokens=False
+    )
+    weights, decided = [], []
+    for start, end in encoded["offset_mapping"]:
+        crossed = [edge for edge in edges if start < edge < end]
+        if crossed:
+            text = (prompt + completion)[start:end]
+            raise TokenizationError(f"one token, {text!r}, spans an edge of the {task.name} output")
+        is_decided = start in decided_characters
+        decided.append(int(is_decided))
+        if start < len(prompt):
+            weights.append(recipe.prompt_weight)
+        else:
+            weights.append(recipe.decision_weight if is_decided else 1.0)
+    return {
+        "input_ids": [*encoded["input_ids"], tokenizer.eos_token_id],
+        "weights": [*weights, 1.0],
+        "decided": [*decided, 0],
+    }
+
+
+def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Tensor]:
+    """Pad rows on the right to one length.
+
+    Returns:
+        ``input_ids`` and ``attention_mask`` int64, ``labels`` int64 (``IGNORED`` where the weight
+        is 0), ``weights`` float32 and ``decided`` bool; all of shape (rows, longest).
+    """
+    longest = max(len(row["input_ids"]) for row in rows)
+
+    def padded(name: str, value: float, dtype: torch.dtype) -> Tensor:
+        lists = [list(row[name]) + [value] * (longest - len(row[name])) for row in rows]
+        return torch.tensor(lists, dtype=dtype)
+
+    ids, weights = padded("input_ids", pad, torch.int64), padded("weights", 0.0, torch.float32)
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    return {
+        "input_ids": ids,
+        "attention_mask": (torch.arange(longest) < lengths[:, None]).to(torch.int64),
+        "labels": torch.where(weights > 0, ids, IGNORED),
+        "weights": weights,
+        "decided": padded("decided", 0, torch.int64).bool(),
+    }
+
+
+def texts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The rows' whole texts, for training a tokenizer."""
+    for row in rows:
+        yield row["prompt"] + row["completion"]

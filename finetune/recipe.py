@@ -1,0 +1,83 @@
+"""What a training run needs, read from a YAML file in ``finetune/recipes``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class RecipeError(ValueError):
+    """A recipe file is missing or wrong: the message names the file and the field."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class NewModel(_Section):
+    """The shape of a base model that is trained from nothing (GPT-NeoX)."""
+
+    vocabulary: int
+    """Tokens of its own byte-level BPE."""
+    hidden: int
+    layers: int
+    heads: int
+    context: int = 2048
+    """Longest sequence in tokens."""
+
+
+class Lora(_Section):
+    """A LoRA adapter's shape."""
+
+    rank: int
+    alpha: int
+    dropout: float = 0.0
+    target_modules: list[str] = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
+    """Every linear layer of GPT-NeoX, by default."""
+
+
+class Recipe(_Section):
+    """One training run. Exactly one of ``new_model`` and ``lora`` is given."""
+
+    train: list[Path]
+    """JSON Lines files with ``task``, ``prompt``, ``completion`` and ``request``."""
+    validation: Path | None = None
+    model: str | None = None
+    """Base of an adapter: a folder, or a name on the Hugging Face hub."""
+    new_model: NewModel | None = None
+    lora: Lora | None = None
+    out: Path
+    """Folder for the trained weights."""
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    """Rows a step on one device."""
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = 50
+    weight_decay: float = 0.0
+    prompt_weight: float = 0.0
+    """Loss weight of prompt tokens: 0 trains on the completion alone."""
+    decision_weight: float = 1.0
+    """Loss weight of decided tokens; the completion's other tokens weigh 1."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Arithmetic of the forward and backward pass; weights and optimizer stay fp32."""
+    seed: int = 531
+
+    @classmethod
+    def load(cls, path: Path) -> Recipe:
+        """Read ``path``.
+
+        Raises:
+            RecipeError: no such file, not YAML, or a field is missing, unknown or out of range.
+        """
+        try:
+            recipe = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, yaml.YAMLError, ValidationError) as error:
+            raise RecipeError(f"{path}: {error}") from error
+        if (recipe.new_model is None) == (recipe.lora is None):
+            raise RecipeError(f"{path}: give exactly one of new_model and lora")
+        if recipe.lora and not recipe.model:
+            raise RecipeError(f"{path}: an adapter needs model, the base it is trained on")
+        return recipe

@@ -1,0 +1,199 @@
+"""Train what a recipe says: ``python -m finetune.train finetune/recipes/rate.yaml``.
+
+The same code trains the demo base, its adapters, and adapters of polyglot-ko-1.3b. Leaves weights,
+``loss.png`` and ``log.json`` in the recipe's ``out``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, load_dataset
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    EvalPrediction,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from finetune.data import collate, encode_row, texts
+from finetune.plot import plot_loss
+from finetune.recipe import NewModel, Recipe, RecipeError
+from finetune.tokenizer import train_tokenizer
+
+
+class WeightedTrainer(Trainer):
+    """The Hugging Face trainer with a loss weight for each token."""
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Weighted mean cross-entropy; ``inputs`` as ``finetune.data.collate`` gives them."""
+        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        logits, labels = outputs.logits[:, :-1], inputs["labels"][:, 1:]
+        weights = inputs["weights"][:, 1:]
+        used = weights > 0
+        losses = nn.functional.cross_entropy(logits[used].float(), labels[used], reduction="none")
+        loss = (losses * weights[used]).sum() / weights[used].sum()
+        return (loss, outputs) if return_outputs else loss
+
+
+def new_base(shape: NewModel, rows: Dataset) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """An untrained GPT-NeoX of ``shape``, laid out like polyglot-ko, and its tokenizer."""
+    tokenizer = train_tokenizer(texts(rows), shape.vocabulary)
+    config = GPTNeoXConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=4 * shape.hidden,
+        max_position_embeddings=shape.context,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        hidden_act="gelu",
+        use_parallel_residual=True,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return GPTNeoXForCausalLM(config), tokenizer
+
+
+def load(recipe: Recipe, rows: Dataset) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """The model to train and its tokenizer."""
+    if recipe.new_model:
+        return new_base(recipe.new_model, rows)
+    assert recipe.model and recipe.lora
+    tokenizer = AutoTokenizer.from_pretrained(recipe.model)
+    base = AutoModelForCausalLM.from_pretrained(recipe.model, dtype=torch.float32)
+    config = LoraConfig(
+        r=recipe.lora.rank,
+        lora_alpha=recipe.lora.alpha,
+        lora_dropout=recipe.lora.dropout,
+        target_modules=recipe.lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(base, config), tokenizer
+
+
+def share_all_decided(prediction: EvalPrediction) -> dict[str, float]:
+    """Share of rows whose every decided token is the model's first choice.
+
+    Decisions are predicted with the right ones before them, so a row counts exactly if greedy
+    decoding under the output's constraint would write it.
+    """
+    chosen, (labels, decided) = prediction.predictions, prediction.label_ids
+    right = (chosen[:, :-1] == labels[:, 1:]) | ~decided[:, 1:].astype(bool)
+    return {"all_decided_right": float(right.all(axis=1).mean())}
+
+
+def first_choice(logits: Tensor, labels: Any) -> Tensor:
+    return logits.argmax(-1)
+
+
+def run(recipe: Recipe) -> dict[str, Any]:
+    """Train, write weights, loss curve and log into ``recipe.out``; return the log."""
+    set_seed(recipe.seed)
+    files = {"train": [str(path) for path in recipe.train]}
+    if recipe.validation:
+        files["validation"] = [str(recipe.validation)]
+    rows = load_dataset("json", data_files=files)
+    model, tokenizer = load(recipe, rows["train"])
+    encoded = rows.map(
+        partial(encode_row, tokenizer=tokenizer, recipe=recipe),
+        remove_columns=rows["train"].column_names,
+        desc="tokenize",
+    )
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    print(f"training {parameters:,} parameters on {len(encoded['train']):,} rows", flush=True)
+
+    arguments = TrainingArguments(
+        output_dir=str(recipe.out),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.batch,
+        per_device_eval_batch_size=recipe.batch,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=recipe.weight_decay,
+        bf16=recipe.precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=20,
+        eval_strategy="steps" if recipe.validation else "no",
+        eval_steps=max(1, recipe.steps // 10),
+        save_strategy="no",
+        report_to="none",
+        remove_unused_columns=False,
+        label_names=["labels", "decided"],
+        dataloader_pin_memory=torch.cuda.is_available(),
+        seed=recipe.seed,
+    )
+    trainer = WeightedTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=encoded["train"],
+        eval_dataset=encoded["validation"] if recipe.validation else None,
+        data_collator=partial(collate, pad=tokenizer.eos_token_id),
+        compute_metrics=share_all_decided,
+        preprocess_logits_for_metrics=first_choice,
+    )
+    start = time.perf_counter()
+    trainer.train()
+    log = {
+        "trained_parameters": parameters,
+        "rows": len(encoded["train"]),
+        "seconds": round(time.perf_counter() - start, 1),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "history": trainer.state.log_history,
+    }
+    _save(recipe.out, model, tokenizer, log)
+    return log
+
+
+def _save(out: Path, model: Any, tokenizer: PreTrainedTokenizerBase, log: dict[str, Any]) -> None:
+    """Weights as bf16 safetensors, with what is needed to load them and to see how it went."""
+    out.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    (out / "log.json").write_text(json.dumps(log, indent=1), encoding="utf-8")
+    plot_loss(out / "loss.png", log["history"], out.name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("recipe", type=Path)
+    arguments = parser.parse_args()
+    try:
+        recipe = Recipe.load(arguments.recipe)
+        missing = [path for path in recipe.train if not path.exists()]
+        if missing:
+            raise RecipeError(f"{missing[0]} is missing: run `make dataset` first")
+        log = run(recipe)
+    except RecipeError as error:
+        sys.exit(f"train: {error}")
+    scores = [entry for entry in log["history"] if "eval_all_decided_right" in entry]
+    score = f", all decided right {scores[-1]['eval_all_decided_right']:.1%}" if scores else ""
+    print(f"{recipe.out}: {log['seconds'] / 60:.1f} minutes{score}")
+
+
+if __name__ == "__main__":
+    main()

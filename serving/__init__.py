@@ -1,0 +1,1 @@
+"""Serving: the contract, the engine and the gateway."""

@@ -1,0 +1,422 @@
+"""What a model may write: one definition, and everything that follows from it.
+
+An output is declared once, as a pydantic model whose field order is the text's order. Each leaf is
+one of three kinds:
+
+- ``Literal`` with one value: a constant;
+- ``Literal`` with several values: a *decision*, the only thing that is left to the language model
+  (``OnlyIf`` removes options that earlier decisions rule out);
+- any type annotated with ``Derived``: computed from earlier decisions.
+
+From that declaration ``Output`` gives the whole text (training target), the parts that are fixed
+before the first and after the last decision (``head``, ``tail``), the regular expression of what is
+decided in between (built by Outlines from JSON schemas without free whitespace), a bound on its
+length, the text that is forced after any prefix, and the values read back from a text.
+
+This module knows JSON and regular expressions. It does not know tokens, models, HTTP or any task.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+Json = str | int | float | bool | None | list[Any] | dict[str, Any]
+Values = Mapping[str, Any]
+"""Decided values by dotted path, e.g. ``{"init_weight_rate": 65}``."""
+
+
+class OutputError(ValueError):
+    """A text is not in the output's language: the message says where it leaves it."""
+
+
+@dataclass(frozen=True)
+class OnlyIf:
+    """Field annotation: an option stands only if ``predicate(option, *needed values)`` is true."""
+
+    predicate: Callable[..., bool]
+    needs: tuple[str, ...]
+
+    def __init__(self, predicate: Callable[..., bool], *needs: str) -> None:
+        object.__setattr__(self, "predicate", predicate)
+        object.__setattr__(self, "needs", needs)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Field annotation: the value is ``compute(*needed values)``, never generated."""
+
+    compute: Callable[..., Json]
+    needs: tuple[str, ...]
+
+    def __init__(self, compute: Callable[..., Json], *needs: str) -> None:
+        object.__setattr__(self, "compute", compute)
+        object.__setattr__(self, "needs", needs)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of the output that is always the same."""
+
+    text: str
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A piece of the output that arithmetic fixes once ``needs`` are decided."""
+
+    path: str
+    compute: Callable[..., Json]
+    needs: tuple[str, ...]
+
+    def render(self, values: Values) -> str:
+        return encode(self.compute(*(values[name] for name in self.needs)))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A piece of the output that the model chooses among ``options``."""
+
+    path: str
+    options: tuple[Json, ...]
+    predicate: Callable[..., bool] | None = None
+    needs: tuple[str, ...] = ()
+
+    def allowed(self, values: Values) -> tuple[Json, ...]:
+        """The options that earlier decisions leave open; never empty."""
+        if self.predicate is None:
+            return self.options
+        needed = [values[name] for name in self.needs]
+        left = tuple(option for option in self.options if self.predicate(option, *needed))
+        assert left, f"{self.path}: no option left after {dict(values)}"
+        return left
+
+
+Piece = Text | Computed | Decision
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the output: ``rest`` is still to come before piece ``index`` begins."""
+
+    index: int
+    values: dict[str, Any]
+    rest: str
+
+
+def encode(value: Json) -> str:
+    """Compact JSON with Hangul left readable, as every output text has it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class Output:
+    """The language of one model output; see the module's docstring.
+
+    Args:
+        model: the pydantic model that declares the output.
+
+    Raises:
+        TypeError: a leaf of ``model`` is neither a ``Literal`` nor ``Derived``.
+    """
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self.model = model
+        self.pieces: tuple[Piece, ...] = tuple(_merge(_pieces_of_model(model, "")))
+        decisions = [i for i, piece in enumerate(self.pieces) if isinstance(piece, Decision)]
+        if not decisions:
+            raise TypeError(f"{model.__name__} decides nothing: serve it without a model")
+        self._first, self._stop = decisions[0], decisions[-1] + 1
+
+    # -- texts ---------------------------------------------------------------------------------
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The decisions in the order of the text."""
+        return tuple(piece for piece in self.pieces if isinstance(piece, Decision))
+
+    @cached_property
+    def head(self) -> str:
+        """The text before the first decision; the same for every answer."""
+        return self._span({}, 0, self._first)
+
+    def decided(self, values: Values) -> str:
+        """The text from the first to the last decision, both included."""
+        self._check(values)
+        return self._span(values, self._first, self._stop)
+
+    def tail(self, values: Values) -> str:
+        """The text after the last decision."""
+        self._check(values)
+        return self._span(values, self._stop, len(self.pieces))
+
+    def text(self, values: Values) -> str:
+        """The whole output text for these decisions: the training target.
+
+        Raises:
+            OutputError: a decision is missing or not among its options.
+        """
+        return self.head + self.decided(values) + self.tail(values)
+
+    def decision_spans(self, values: Values) -> list[tuple[int, int]]:
+        """Character ranges ``[start, end)`` of the decisions within ``text(values)``."""
+        spans, at = [], 0
+        for piece in self.pieces:
+            length = len(_render(piece, values))
+            if isinstance(piece, Decision):
+                spans.append((at, at + length))
+            at += length
+        return spans
+
+    def _span(self, values: Values, start: int, stop: int) -> str:
+        return "".join(_render(piece, values) for piece in self.pieces[start:stop])
+
+    def _check(self, values: Values) -> None:
+        for decision in self.decisions:
+            if decision.path not in values:
+                raise OutputError(f"no value for {decision.path}")
+            options = decision.allowed(values)
+            if not any(_same(values[decision.path], option) for option in options):
+                raise OutputError(
+                    f"{decision.path}: {values[decision.path]!r} is not one of {list(options)}"
+                )
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def read(self, decided: str) -> dict[str, Any]:
+        """The decisions in the text between ``head`` and ``tail``.
+
+        Args:
+            decided: what the engine generated under ``decided_regex``.
+
+        Raises:
+            OutputError: ``decided`` is not in the language, or not finished.
+        """
+        for position in self._positions(self.head + decided):
+            if position.index == self._stop and position.rest == "":
+                return position.values
+        raise OutputError(f"not a complete decided part: {decided[:200]!r}")
+
+    def parse(self, text: str) -> dict[str, Any]:
+        """The decisions in a whole output text; ``parse(text(values)) == values``.
+
+        Raises:
+            OutputError: ``text`` is not byte for byte an output of this definition.
+        """
+        for position in self._positions(text):
+            if position.index == len(self.pieces) and position.rest == "":
+                return position.values
+        raise OutputError(f"not an output of {self.model.__name__}: {text[:200]!r}")
+
+    def forced(self, prefix: str) -> tuple[str, bool]:
+        """The text that must follow ``prefix``, and whether the output then ends.
+
+        Args:
+            prefix: the output's text so far, from its very beginning.
+
+        Returns:
+            The longest text that every output beginning with ``prefix`` continues with, and True if
+            there is exactly one such output, so that end-of-text follows.
+
+        Raises:
+            OutputError: no output begins with ``prefix``.
+        """
+        positions = list(self._positions(prefix))
+        if not positions:
+            raise OutputError(f"no {self.model.__name__} begins with {prefix[-200:]!r}")
+        return _common([self._follow(position) for position in positions])
+
+    def _positions(self, prefix: str) -> Iterator[Position]:
+        """Every place in the output that ``prefix`` can lead to (several where one option's text
+        begins another's)."""
+        todo: list[tuple[int, dict[str, Any], str]] = [(0, {}, prefix)]
+        while todo:
+            index, values, left = todo.pop()
+            if index == len(self.pieces) or (not left and index > 0):
+                if not left:
+                    yield Position(index, values, "")
+                continue
+            piece = self.pieces[index]
+            if isinstance(piece, Decision):
+                branches = [(o, encode(o)) for o in piece.allowed(values)]
+                steps = [({**values, piece.path: o}, text) for o, text in branches]
+            else:
+                steps = [(values, _render(piece, values))]
+            for after, text in steps:
+                if left.startswith(text):
+                    todo.append((index + 1, after, left[len(text) :]))
+                elif text.startswith(left):
+                    yield Position(index + 1, after, text[len(left) :])
+
+    def _follow(self, position: Position) -> tuple[str, bool]:
+        """The text forced from ``position`` on, and whether it reaches the end."""
+        text, values = position.rest, position.values
+        for index in range(position.index, len(self.pieces)):
+            piece = self.pieces[index]
+            if not isinstance(piece, Decision):
+                text += _render(piece, values)
+                continue
+            options = piece.allowed(values)
+            if len(options) == 1:
+                text += encode(options[0])
+                values = {**values, piece.path: options[0]}
+                continue
+            shared, _ = _common([(encode(option), False) for option in options])
+            branches = []
+            for option in options:
+                if encode(option) == shared:  # begins another option: look past its end
+                    after = Position(index + 1, {**values, piece.path: option}, shared)
+                    branches.append(self._follow(after))
+                else:
+                    branches.append((encode(option), False))
+            return text + _common(branches)[0], False
+        return text, True
+
+    # -- constraint ----------------------------------------------------------------------------
+
+    @cached_property
+    def decided_regex(self) -> str:
+        """The regular expression of ``decided``: what the engine may generate after ``head``."""
+        return self._regex(self._first, self._stop)
+
+    @cached_property
+    def regex(self) -> str:
+        """The regular expression of the whole output text, head and tail included."""
+        return self._regex(0, len(self.pieces))
+
+    def _regex(self, start: int, stop: int) -> str:
+        """Outlines' expression for the pieces ``start`` to ``stop``. Options after which the same
+        text may follow share one group, so that independent decisions do not multiply."""
+        from outlines.types import JsonSchema
+        from outlines.types.dsl import String, to_regex
+
+        needed: list[frozenset[str]] = [frozenset()] * (stop + 1)
+        for index in range(stop - 1, start - 1, -1):
+            needed[index] = needed[index + 1] | frozenset(self.pieces[index].needs)
+        memo: dict[tuple[int, str], str] = {}
+
+        def build(index: int, values: dict[str, Any]) -> str:
+            if index == stop:
+                return ""
+            piece = self.pieces[index]
+            key = (index, encode([values.get(name) for name in sorted(needed[index])]))
+            if key in memo:
+                return memo[key]
+            if isinstance(piece, Decision):
+                groups: dict[str, list[Json]] = {}
+                for option in piece.allowed(values):
+                    after = build(index + 1, {**values, piece.path: option})
+                    groups.setdefault(after, []).append(option)
+                branches = [
+                    to_regex(JsonSchema(encode({"enum": options}), whitespace_pattern="")) + after
+                    for after, options in groups.items()
+                ]
+                memo[key] = branches[0] if len(branches) == 1 else f"({'|'.join(branches)})"
+            else:
+                text = to_regex(String(_render(piece, values)))
+                memo[key] = text + build(index + 1, values)
+            return memo[key]
+
+        return build(start, {})
+
+    def enumerate(self, start: int = 0, values: Values | None = None) -> Iterator[dict[str, Any]]:
+        """Every combination of decisions, in the order of the options."""
+        if start == len(self.decisions):
+            yield dict(values or {})
+            return
+        decision = self.decisions[start]
+        for option in decision.allowed(values or {}):
+            yield from self.enumerate(start + 1, {**(values or {}), decision.path: option})
+
+    @cached_property
+    def max_decided_bytes(self) -> int:
+        """UTF-8 bytes of the longest decided part.
+
+        A token is at least one byte, so a generation of this many tokens (and one for end-of-text)
+        always closes, whichever way the tokenizer splits the text.
+        """
+        total = 0
+        for piece in self.pieces[self._first : self._stop]:
+            if isinstance(piece, Decision):
+                total += max(len(encode(option).encode()) for option in piece.options)
+            elif isinstance(piece, Text):
+                total += len(piece.text.encode())
+            else:
+                total += max(len(piece.render(values).encode()) for values in self.enumerate())
+        return total
+
+
+def _same(value: Any, option: Json) -> bool:
+    """Equality that keeps 1, 1.0 and True apart, as JSON text does."""
+    return type(value) is type(option) and value == option
+
+
+def _render(piece: Piece, values: Values) -> str:
+    if isinstance(piece, Text):
+        return piece.text
+    if isinstance(piece, Computed):
+        return piece.render(values)
+    return encode(values[piece.path])
+
+
+def _common(branches: list[tuple[str, bool]]) -> tuple[str, bool]:
+    """The longest common beginning of texts; True only where all agree that the output ends."""
+    texts = [text for text, _ in branches]
+    if all(text == texts[0] for text in texts):
+        return texts[0], all(ends for _, ends in branches)
+    return os.path.commonprefix(texts), False
+
+
+def _pieces_of_model(model: type[BaseModel], path: str) -> Iterator[Piece]:
+    opening = "{"
+    for name, field in model.model_fields.items():
+        yield Text(f"{opening}{encode(name)}:")
+        yield from _pieces_of_field(field, f"{path}{name}", path)
+        opening = ","
+    yield Text("}")
+
+
+def _pieces_of_field(field: FieldInfo, path: str, parent: str) -> Iterator[Piece]:
+    def within(needs: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(parent + name for name in needs)
+
+    for note in field.metadata:
+        if isinstance(note, Derived):
+            yield Computed(path, note.compute, within(note.needs))
+            return
+    kind = field.annotation
+    rule = next((note for note in field.metadata if isinstance(note, OnlyIf)), None)
+    if get_origin(kind) is Literal:
+        options = get_args(kind)
+        if len(options) == 1:
+            yield Text(encode(options[0]))
+        elif rule is None:
+            yield Decision(path, options)
+        else:
+            yield Decision(path, options, rule.predicate, within(rule.needs))
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield from _pieces_of_model(kind, f"{path}.")
+    else:
+        raise TypeError(f"{path}: {kind!r} is neither Literal, Derived nor a model")
+
+
+def _merge(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Join neighbouring texts, so that a piece is as long as it can be."""
+    text = ""
+    for piece in pieces:
+        if isinstance(piece, Text):
+            text += piece.text
+            continue
+        if text:
+            yield Text(text)
+            text = ""
+        yield piece
+    if text:
+        yield Text(text)
