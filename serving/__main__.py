@@ -1,0 +1,28 @@
+"""Run engine and gateway together: ``python -m serving``.
+
+Both or none: when either stops, for whatever reason, the other is stopped too and this process ends
+with the first one's exit code. Ctrl-C and SIGTERM stop both. Restarting is for whatever runs this
+(systemd, a container's restart policy).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+
+from honcho.manager import Manager
+
+
+def main() -> None:
+    manager = Manager()
+    python = shlex.quote(sys.executable)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    for part in ("engine", "gateway"):
+        manager.add_process(part, f"exec {python} -m serving.{part}", env=environment)
+    manager.loop()
+    sys.exit(manager.returncode)
+
+
+if __name__ == "__main__":
+    main()

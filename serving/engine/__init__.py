@@ -1,0 +1,1 @@
+"""How vLLM is started: settings, checks before the start, and its command line."""

@@ -1,0 +1,44 @@
+"""Start the engine: ``python -m serving.engine``. Checks first, then this process becomes vLLM."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pydantic import ValidationError
+
+from serving.contract.lock import Lock, LockError
+from serving.engine.command import arguments, environment
+from serving.engine.preflight import PreflightError, locate_base, preflight
+from serving.engine.settings import EngineSettings
+from serving.port import PortError, check_port
+
+
+def has_gpu() -> bool:
+    """Whether torch, as it is installed, can use an NVIDIA GPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def main() -> None:
+    try:
+        settings = EngineSettings()
+        check_port(settings.engine_host, settings.engine_port, "ENGINE_PORT")
+        lock = Lock.load(settings.adapters)
+        base = locate_base(settings.model, lock.base.revision)
+        rank = preflight(base, settings.adapters, lock)
+    except (PreflightError, LockError, PortError, ValidationError) as error:
+        sys.exit(f"engine: {error}")
+    gpu = has_gpu()
+    print(
+        f"engine: {lock.base.name} with adapters {', '.join(lock.adapters)} on "
+        f"{'GPU' if gpu else 'CPU'}, port {settings.engine_port}; loading",
+        flush=True,
+    )
+    command = arguments(settings, base, lock, rank, gpu)
+    os.execve(command[0], command, {**os.environ, **environment(settings, gpu)})
+
+
+if __name__ == "__main__":
+    main()

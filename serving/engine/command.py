@@ -1,0 +1,74 @@
+"""vLLM's command line and environment for this deployment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from serving.contract.lock import Lock
+from serving.engine.settings import EngineSettings
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The values vLLM 0.32 takes for --max-lora-rank."""
+
+
+def arguments(
+    settings: EngineSettings, base: Path, lock: Lock, rank: int, gpu: bool
+) -> list[str]:
+    """The command that becomes the engine's process.
+
+    Args:
+        settings: the engine's.
+        base: the base model's folder.
+        lock: names the base and the adapters.
+        rank: the largest adapter rank.
+        gpu: whether an NVIDIA GPU is there.
+    """
+    modules = [f"{name}={settings.adapters / name}" for name in lock.adapters]
+    options: dict[str, str | int | float] = {
+        "--model": str(base),
+        "--served-model-name": lock.base.name,
+        "--host": settings.engine_host,
+        "--port": settings.engine_port,
+        "--dtype": settings.engine_dtype,
+        "--max-model-len": settings.engine_max_model_len,
+        "--max-num-seqs": settings.engine_max_num_seqs,
+        "--max-num-batched-tokens": 8192,
+        "--max-lora-rank": next(size for size in LORA_RANKS if size >= rank),
+        # One slot more than adapters. On CPU, vLLM 0.32 computes requests without adapter with the
+        # last slot's weights; the empty slot's are zero (vllm/lora/ops/torch_ops/lora_ops.py).
+        "--max-loras": len(modules) + 1,
+        "--structured-outputs-config.backend": "outlines",
+        "--generation-config": "vllm",
+    }
+    if gpu:
+        options["--gpu-memory-utilization"] = settings.engine_gpu_memory_share
+    command = [sys.executable, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--disable-uvicorn-access-log", "--enable-lora", "--lora-modules", *modules]
+    for name, value in options.items():
+        command += [name, str(value)]
+    return command
+
+
+def environment(settings: EngineSettings, gpu: bool) -> dict[str, str]:
+    """What the engine's process needs in its environment beside what it inherits."""
+    variables = {
+        "HF_HUB_OFFLINE": "1",  # preflight has fetched what is needed
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    }
+    if not gpu:
+        variables["VLLM_CPU_KVCACHE_SPACE"] = str(settings.engine_cpu_kv_cache_gib)
+        preload = [str(path) for path in _cpu_libraries()]
+        if preload:
+            variables["LD_PRELOAD"] = ":".join(preload)
+    return variables
+
+
+def _cpu_libraries() -> list[Path]:
+    """Libraries that vLLM recommends to preload on CPU: Intel's OpenMP (from the package
+    ``intel-openmp``), and tcmalloc where the machine has it."""
+    openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
+    tcmalloc = sorted(Path("/usr/lib").glob("*-linux-gnu/libtcmalloc_minimal.so.4"))
+    return [path for path in (openmp, *tcmalloc) if path.exists()]

@@ -1,0 +1,161 @@
+"""Checks before the engine starts: do base, adapters and contract belong together?
+
+Each failure is one message that names the file and says what to run. Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError, safe_open
+
+from serving.contract.lock import WEIGHTS, AdapterEntry, Lock, sha256
+from serving.contract.tasks import TASKS
+
+
+class PreflightError(ValueError):
+    """Something does not belong together: the message names the file and what to run."""
+
+
+def locate_base(model: str, revision: str | None) -> Path:
+    """The base model's folder: ``model`` itself, or its snapshot in the Hugging Face cache.
+
+    Raises:
+        PreflightError: no such folder, or neither cached nor to be had from the hub.
+    """
+    path = Path(model)
+    if (path / "config.json").is_file():
+        return path
+    looks_local = path.exists() or model.startswith((".", "/")) or model.count("/") != 1
+    if looks_local:
+        raise PreflightError(
+            f"MODEL={model}: no config.json there. Name a folder with a Hugging Face model, "
+            "or unset MODEL for the demo model"
+        )
+    for local_only in (True, False):
+        try:
+            return Path(snapshot_download(model, revision=revision, local_files_only=local_only))
+        except RepositoryNotFoundError:
+            break
+        except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+            continue
+    raise PreflightError(
+        f"MODEL={model} is not in the Hugging Face cache and cannot be fetched. Connect once to "
+        "fetch it, name a local folder, or unset MODEL and ADAPTERS for the demo model"
+    )
+
+
+def check_base(folder: Path, adapters: Path, lock: Lock) -> None:
+    """The base's files are the ones the adapters were trained on.
+
+    Raises:
+        PreflightError: a locked file is missing or differs.
+    """
+    for name, expected in lock.base.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise PreflightError(f"{file} is missing, and the adapters' lock file names it")
+        if sha256(file) != expected:
+            raise PreflightError(
+                f"{file} is not the file that the adapters in {adapters} were trained on "
+                f"(base {lock.base.name}): set MODEL and ADAPTERS to what belongs together, or "
+                "train adapters for this base and run finetune.export"
+            )
+
+
+def linear_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Output and input size of GPT-NeoX's linear layers, by module name.
+
+    Raises:
+        PreflightError: the model is of another kind.
+    """
+    if config.get("model_type") != "gpt_neox":
+        raise PreflightError(
+            f"the base is a {config.get('model_type')} model; this deployment serves gpt_neox "
+            "(polyglot-ko)"
+        )
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    return {
+        "query_key_value": (3 * hidden, hidden),
+        "dense": (hidden, hidden),
+        "dense_h_to_4h": (inner, hidden),
+        "dense_4h_to_h": (hidden, inner),
+    }
+
+
+def check_adapter(
+    folder: Path, entry: AdapterEntry, shapes: dict[str, tuple[int, int]]
+) -> int:
+    """An adapter is the locked one, fits the base and was trained for today's contract.
+
+    Args:
+        folder: the adapter's; its name is the task's.
+        entry: its entry in the lock file.
+        shapes: as ``linear_shapes`` gives them.
+
+    Returns:
+        The adapter's rank.
+
+    Raises:
+        PreflightError: a file is missing or damaged, shapes or fingerprints differ.
+    """
+    task, weights = TASKS[folder.name], folder / WEIGHTS
+    retrain = f"run `make demo-model`, or train and export the {task.name} adapter again"
+    if (entry.prompt, entry.output) != (task.prompt_fingerprint(), task.output_fingerprint()):
+        raise PreflightError(
+            f"{folder} was trained for another prompt or output than serving/contract has: {retrain}"
+        )
+    if not weights.is_file() or sha256(weights) != entry.sha256:
+        raise PreflightError(f"{weights} is missing or not the file in the lock file: {retrain}")
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        rank = int(config["r"])
+        with safe_open(weights, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                _check_matrix(weights, name, file.get_slice(name).get_shape(), rank, shapes)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if isinstance(error, PreflightError):
+            raise
+        raise PreflightError(f"{folder} is not a LoRA adapter ({error}): {retrain}") from error
+    return rank
+
+
+def _check_matrix(
+    weights: Path, name: str, shape: list[int], rank: int, shapes: dict[str, tuple[int, int]]
+) -> None:
+    *_, module, matrix, _ = name.split(".")
+    if module not in shapes or matrix not in ("lora_A", "lora_B"):
+        raise PreflightError(f"{weights}: {name} is for no linear layer of the base")
+    out, into = shapes[module]
+    expected = [rank, into] if matrix == "lora_A" else [out, rank]
+    if shape != expected:
+        raise PreflightError(
+            f"{weights}: {name} has shape {shape}, the base needs {expected}: it was trained on "
+            "another base"
+        )
+
+
+def preflight(base: Path, adapters: Path, lock: Lock) -> int:
+    """Run every check.
+
+    Returns:
+        The largest rank among the adapters.
+
+    Raises:
+        PreflightError: the first thing found wrong.
+    """
+    missing = [name for name in TASKS if name not in lock.adapters]
+    if missing:
+        raise PreflightError(f"{adapters}: no adapter for task {missing[0]}; train and export it")
+    unknown = [name for name in lock.adapters if name not in TASKS]
+    if unknown:
+        raise PreflightError(f"{adapters}: adapter {unknown[0]} is for no task in the registry")
+    check_base(base, adapters, lock)
+    shapes = linear_shapes(json.loads((base / "config.json").read_text(encoding="utf-8")))
+    return max(
+        check_adapter(adapters / name, entry, shapes) for name, entry in lock.adapters.items()
+    )

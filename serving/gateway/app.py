@@ -1,0 +1,134 @@
+"""Puts the gateway together: settings in, a FastAPI application out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import Response
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from serving.gateway.admission import Admission
+from serving.gateway.engine import Engine, VllmEngine
+from serving.gateway.errors import GatewayError, MalformedBody, RouteError, from_validation
+from serving.gateway.generate import Generator
+from serving.gateway.metrics import Metrics
+from serving.gateway.middleware import Envelope
+from serving.gateway.readiness import Readiness
+from serving.gateway.routes import routes
+from serving.gateway.settings import GatewaySettings
+
+DESCRIPTION = """리프터의 프로필을 보내면 5/3/1 훈련 계획을 돌려줍니다.
+
+모델이 정하는 것은 네 가지 비율뿐이고, 나머지 글은 스키마와 계산이 정합니다. 그래서 답은 스스로
+모순될 수 없습니다. 오류는 모두 OpenAI의 오류 형식입니다."""
+
+ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string"},
+            },
+        }
+    },
+}
+
+EngineFactory = Callable[[GatewaySettings], Engine]
+
+
+def vllm_engine(settings: GatewaySettings) -> Engine:
+    """The engine at the configured address."""
+    return VllmEngine(
+        settings.engine, settings.connect_timeout_seconds, settings.engine_timeout_seconds
+    )
+
+
+def create_app(
+    settings: GatewaySettings,
+    engine_factory: EngineFactory = vllm_engine,
+    announce: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: the process's settings.
+        engine_factory: makes the engine client, inside the running event loop.
+        announce: called each time the service becomes ready.
+    """
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = engine_factory(settings)
+        admission = Admission(settings.max_in_flight, settings.max_queued, metrics)
+        generator = Generator(engine, admission, metrics)
+        readiness = Readiness(engine, settings.probe_interval_seconds, metrics, announce)
+        app.include_router(routes(engine, generator, admission, readiness, metrics))
+        watch = asyncio.create_task(readiness.watch())
+        yield
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+        await engine.close()
+
+    app = FastAPIOffline(title="5/3/1 루틴 생성", description=DESCRIPTION, version="1", lifespan=lifespan)
+    app.add_middleware(Envelope, metrics=metrics, max_body_bytes=settings.max_body_bytes)
+    _handle_errors(app)
+    _describe_errors(app)
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    def answer(error: GatewayError) -> Response:
+        return Response(
+            error.bytes(), error.status, dict(error.headers), media_type="application/json"
+        )
+
+    @app.exception_handler(GatewayError)
+    async def ours(_: Request, error: GatewayError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return answer(from_validation(list(error.errors())))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:
+            return answer(MalformedBody("the body is not JSON"))
+        message = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
+        return answer(RouteError(error.status_code, message))
+
+
+def _describe_errors(app: FastAPI) -> None:
+    """Put the one error shape into the OpenAPI page instead of FastAPI's own."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
+            schemas = schema["components"]["schemas"]
+            schemas["Error"] = ERROR_SCHEMA
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,195 @@
+"""The engine as the gateway sees it: a few calls over HTTP, with typed errors.
+
+Knows vLLM's OpenAI-compatible API and nothing of tasks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+
+from serving.gateway.errors import (
+    EngineFault,
+    EngineRefused,
+    EngineTimeout,
+    EngineUnavailable,
+    GatewayError,
+)
+
+KEEP_ALIVE_SECONDS = 3
+"""Idle connections are closed here before the engine does (vLLM: VLLM_HTTP_TIMEOUT_KEEP_ALIVE, 5 s),
+so that no request meets a connection that is just being closed."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the engine generated, and its count of tokens."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """An engine answer that is passed through as it comes."""
+
+    content_type: str
+    chunks: AsyncIterator[bytes]
+
+
+class Engine(Protocol):
+    """What the gateway needs of an engine."""
+
+    async def models(self) -> list[str]:
+        """Names of the base and the adapters that are loaded."""
+        ...
+
+    async def healthy(self) -> bool:
+        """Whether the engine answers its health check."""
+        ...
+
+    async def complete(
+        self,
+        model: str,
+        prompt: str,
+        max_tokens: int,
+        regex: str | None,
+        headers: Mapping[str, str],
+    ) -> Completion:
+        """Generate greedily.
+
+        Args:
+            model: base or adapter.
+            prompt: text to go on from.
+            max_tokens: at most so many.
+            regex: the generated text is in this language; None leaves it free.
+            headers: passed on (request id, trace).
+
+        Raises:
+            GatewayError: EngineUnavailable, EngineTimeout or EngineFault.
+        """
+        ...
+
+    def forward(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[Upstream]:
+        """Pass a request through.
+
+        Raises:
+            GatewayError: on entry, an engine error or EngineRefused; later, while chunks are read,
+                EngineUnavailable or EngineTimeout.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
+        ...
+
+
+class VllmEngine:
+    """vLLM's API server at ``url``. Make it inside a running event loop."""
+
+    def __init__(self, url: str, connect_timeout_seconds: float, timeout_seconds: float) -> None:
+        self._url = url
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            timeout=aiohttp.ClientTimeout(
+                total=timeout_seconds, sock_connect=connect_timeout_seconds
+            ),
+        )
+
+    async def models(self) -> list[str]:
+        async with self._ask("GET", "/v1/models") as response:
+            return [model["id"] for model in (await response.json())["data"]]
+
+    async def healthy(self) -> bool:
+        try:
+            async with self._ask("GET", "/health"):
+                return True
+        except GatewayError:
+            return False
+
+    async def complete(
+        self,
+        model: str,
+        prompt: str,
+        max_tokens: int,
+        regex: str | None,
+        headers: Mapping[str, str],
+    ) -> Completion:
+        body: dict[str, Any] = {
+            "model": model,
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+        }
+        if regex is not None:
+            body["structured_outputs"] = {"regex": regex}
+        data = json.dumps(body, ensure_ascii=False).encode()
+        try:
+            async with self._ask("POST", "/v1/completions", data, headers) as response:
+                answer = await response.json()
+            usage = answer["usage"]
+            return Completion(
+                answer["choices"][0]["text"], usage["prompt_tokens"], usage["completion_tokens"]
+            )
+        except EngineRefused as error:
+            # The gateway wrote this request itself: a refusal is a fault of the deployment.
+            raise EngineFault(f"the engine refused a task request: {error.message}") from error
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise EngineFault(f"the engine's answer is not a completion: {error!r}") from error
+
+    @asynccontextmanager
+    async def forward(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> AsyncIterator[Upstream]:
+        async with self._ask(method, path, body, headers) as response:
+            yield Upstream(response.content_type, response.content.iter_any())
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    @asynccontextmanager
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        sent = dict(headers or {})
+        if data is not None:
+            sent["content-type"] = "application/json"
+        try:
+            async with self._session.request(
+                method, self._url + path, data=data, headers=sent
+            ) as response:
+                if response.status >= 400:
+                    raise _refusal(response.status, await response.read())
+                yield response
+        except TimeoutError as error:
+            if isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise EngineUnavailable("the engine does not answer; try again later") from error
+            raise EngineTimeout("the engine took too long; try again later") from error
+        except aiohttp.ClientError as error:
+            raise EngineUnavailable("the engine is down; try again later") from error
+
+
+def _refusal(status: int, body: bytes) -> GatewayError:
+    """The engine's error answer as one of ours."""
+    try:
+        error = json.loads(body)["error"]
+        message, param = str(error["message"]), error.get("param")
+    except (ValueError, KeyError, TypeError):
+        message, param = body[:200].decode(errors="replace"), None
+    if status == 503:
+        return EngineUnavailable("the engine is not ready; try again later")
+    if status < 500:
+        return EngineRefused(status, message, param)
+    return EngineFault(f"the engine failed: {message}")

@@ -1,0 +1,136 @@
+"""Every error a client can see.
+
+    GatewayError
+    ├── InvalidRequest        422  a field is missing, unknown, or out of its limits
+    ├── MalformedBody         400  not JSON
+    ├── UnsupportedMediaType  415  not application/json
+    ├── BodyTooLarge          413
+    ├── RouteError            404, 405
+    ├── Overloaded            429  the queue is full
+    ├── EngineUnavailable     503  the engine is down, or not ready
+    ├── EngineTimeout         504
+    ├── EngineRefused         4xx  the engine refused a pass-through request
+    ├── EngineFault           502  the engine answered what it should not
+    └── WrongAnswer           502  the answer failed the semantic check
+
+All leave as OpenAI's error shape: {"error": {"message", "type", "param", "code"}}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class GatewayError(Exception):
+    """An error with an HTTP status. Each class says whether asking again can help."""
+
+    status: int = 500
+    type: ClassVar[str] = "server_error"
+    code: str = "internal_error"
+    retry_after_seconds: ClassVar[int | None] = None
+    """Set where the same request can succeed later."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.param = message, param
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        if self.retry_after_seconds is None:
+            return {}
+        return {"retry-after": str(self.retry_after_seconds)}
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def bytes(self) -> bytes:
+        """``body`` as UTF-8 JSON; half a surrogate pair, which JSON input can carry, becomes ``?``."""
+        return json.dumps(self.body(), ensure_ascii=False).encode(errors="replace")
+
+
+class ClientError(GatewayError):
+    type = "invalid_request_error"
+
+
+class InvalidRequest(ClientError):
+    status, code = 422, "invalid_value"
+
+
+class MalformedBody(ClientError):
+    status, code = 400, "invalid_json"
+
+
+class UnsupportedMediaType(ClientError):
+    status, code = 415, "unsupported_media_type"
+
+
+class BodyTooLarge(ClientError):
+    status, code = 413, "body_too_large"
+
+
+class RouteError(ClientError):
+    """No such route, or not with this method."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, "not_found" if status == 404 else "method_not_allowed"
+
+
+class Overloaded(GatewayError):
+    status, type, code = 429, "rate_limit_error", "queue_full"
+    retry_after_seconds = 1
+
+
+class EngineUnavailable(GatewayError):
+    status, type, code = 503, "service_unavailable", "engine_unavailable"
+    retry_after_seconds = 2
+
+
+class EngineTimeout(GatewayError):
+    status, type, code = 504, "timeout_error", "engine_timeout"
+    retry_after_seconds = 2
+
+
+class EngineRefused(ClientError):
+    """The engine's own 4xx answer to a pass-through request, in the one error shape."""
+
+    def __init__(self, status: int, message: str, param: str | None) -> None:
+        super().__init__(message, param)
+        self.status = status
+        self.code = "model_not_found" if status == 404 else "invalid_value"
+
+
+class EngineFault(GatewayError):
+    status, code = 502, "engine_fault"
+
+
+class WrongAnswer(GatewayError):
+    status, code = 502, "answer_rejected"
+
+
+def from_validation(errors: list[Any]) -> ClientError:
+    """The first of pydantic's errors as one that names the field and what it may be.
+
+    Args:
+        errors: ``ValidationError.errors()``, or FastAPI's, whose places begin with ``body``.
+    """
+    first = errors[0]
+    place = [str(part)[:80] for part in first["loc"] if part != "body"]
+    if first["type"] == "json_invalid":
+        return MalformedBody(f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
+    param = ".".join(place) or None
+    message = str(first["msg"])
+    given = first.get("input")
+    if first["type"] != "missing" and isinstance(given, bool | int | float | str):
+        message += f", got {str(given)[:80]!r}"
+    return InvalidRequest(f"{param}: {message}" if param else message, param)

@@ -1,0 +1,62 @@
+"""The data path: from a validated request to a checked answer.
+
+    request → prompt + forced head → engine (adapter, constraint) → decisions → whole text → check
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
+from serving.contract.output import OutputError
+from serving.contract.tasks import Task
+from serving.gateway.admission import Admission
+from serving.gateway.engine import Engine
+from serving.gateway.errors import EngineFault, WrongAnswer
+from serving.gateway.metrics import Metrics
+
+
+class Generator:
+    """Answers task requests with one engine."""
+
+    def __init__(self, engine: Engine, admission: Admission, metrics: Metrics) -> None:
+        self._engine, self._admission, self._metrics = engine, admission, metrics
+
+    async def answer(self, task: Task, request: BaseModel, headers: Mapping[str, str]) -> str:
+        """The answer to ``request`` as JSON text, in the contract's own bytes.
+
+        Args:
+            task: what is asked.
+            request: a validated ``task.request``.
+            headers: passed to the engine (request id, trace).
+
+        Raises:
+            GatewayError: Overloaded, an engine error, or WrongAnswer.
+        """
+        output = task.output(request)
+        async with self._admission.place():
+            start = time.perf_counter()
+            completion = await self._engine.complete(
+                model=task.name,
+                prompt=task.prompt(request) + output.head,
+                max_tokens=output.max_decided_bytes + 1,
+                regex=output.decided_regex,
+                headers=headers,
+            )
+            self._metrics.engine_time.labels(task.name).observe(time.perf_counter() - start)
+        self._metrics.tokens.labels(task.name, "in").inc(completion.prompt_tokens)
+        self._metrics.tokens.labels(task.name, "out").inc(completion.completion_tokens)
+        try:
+            text = output.text(output.read(completion.text))
+        except OutputError as error:
+            self._metrics.violations.labels(task.name, "language").inc()
+            raise EngineFault(f"the engine did not keep to the constraint: {error}") from error
+        broken = task.check(request, json.loads(text))
+        for rule in broken:
+            self._metrics.violations.labels(task.name, rule).inc()
+        if broken:
+            raise WrongAnswer(f"the answer breaks {', '.join(broken)} and was held back")
+        return text

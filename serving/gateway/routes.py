@@ -1,0 +1,166 @@
+"""The routes. Handlers parse, call and return."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from serving.contract.profile import EXPERIENCE, PURPOSE, Profile
+from serving.contract.tasks import TASKS, Task
+from serving.gateway.admission import Admission
+from serving.gateway.engine import Engine, Upstream
+from serving.gateway.errors import EngineUnavailable, GatewayError, MalformedBody
+from serving.gateway.generate import Generator
+from serving.gateway.metrics import Metrics
+from serving.gateway.readiness import Readiness
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": text,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+    for status, text in {
+        400: "JSON이 아님",
+        413: "본문이 너무 큼",
+        415: "content-type이 application/json이 아님",
+        422: "값이 범위를 벗어남: `param`이 필드, `message`가 허용 값을 알려 줌",
+        429: "대기열이 가득 참: `retry-after` 후 다시 시도",
+        502: "모델의 답이 검사를 통과하지 못함",
+        503: "엔진이 꺼져 있음: `retry-after` 후 다시 시도",
+        504: "엔진이 제때 답하지 않음",
+    }.items()
+}
+
+
+def routes(
+    engine: Engine,
+    generator: Generator,
+    admission: Admission,
+    readiness: Readiness,
+    metrics: Metrics,
+) -> APIRouter:
+    """All routes, bound to the parts they call."""
+    router = APIRouter()
+    for task in TASKS.values():
+        _add_task(router, task, generator)
+    _add_openai(router, engine, admission)
+    _add_operations(router, readiness, metrics)
+    return router
+
+
+def _add_task(router: APIRouter, task: Task, generator: Generator) -> None:
+    async def generate(body: Any, request: Request) -> Response:
+        text = await generator.answer(task, body, request.state.trace_headers)
+        return Response(text, media_type="application/json")
+
+    examples = {str(n): _example(profile) for n, profile in enumerate(task.examples, 1)}
+    generate.__annotations__["body"] = Annotated[task.request, Body(openapi_examples=examples)]
+    generate.__annotations__["request"] = Request
+    router.add_api_route(
+        f"/gen/routine/{task.name}",
+        generate,
+        methods=["POST"],
+        tags=["routine"],
+        summary=task.summary,
+        response_model=task.answer,
+        responses=ERRORS,
+        name=task.name,
+    )
+
+
+def _example(request: Any) -> Any:
+    """A worked example with a summary in words, for Swagger's menu."""
+    title = ""
+    if isinstance(request, Profile):
+        title = f"{EXPERIENCE[request.experience]} {request.gender}, {PURPOSE[request.purpose]}"
+    return {"summary": title, "value": request.model_dump(mode="json")}
+
+
+def _add_openai(router: APIRouter, engine: Engine, admission: Admission) -> None:
+    @router.get("/v1/models", tags=["openai"], summary="베이스 모델과 어댑터 목록")
+    async def models(request: Request) -> Response:
+        return await _relay(engine, None, "GET", "/v1/models", None, request)
+
+    @router.post(
+        "/v1/completions",
+        tags=["openai"],
+        summary="OpenAI 호환 텍스트 완성 (스트리밍 가능)",
+        responses=ERRORS,
+        openapi_extra={"requestBody": _COMPLETION_BODY},
+    )
+    async def completions(request: Request) -> Response:
+        body = await request.body()
+        _require_object(body)
+        return await _relay(engine, admission, "POST", "/v1/completions", body, request)
+
+
+_COMPLETION_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "required": ["model", "prompt"]},
+            "example": {"model": "rate", "prompt": "## 질문\n", "max_tokens": 16, "stream": False},
+        }
+    },
+}
+
+
+def _require_object(body: bytes) -> None:
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise MalformedBody(f"the body is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise MalformedBody("the body must be a JSON object with model and prompt")
+
+
+async def _relay(
+    engine: Engine,
+    admission: Admission | None,
+    method: str,
+    path: str,
+    body: bytes | None,
+    request: Request,
+) -> Response:
+    """Pass a request to the engine and its answer back, chunk by chunk."""
+    async with AsyncExitStack() as stack:
+        if admission:
+            await stack.enter_async_context(admission.place())
+        headers = request.state.trace_headers
+        call = engine.forward(method, path, body, headers)
+        upstream = await stack.enter_async_context(call)
+        chunks = _chunks(stack.pop_all(), upstream)
+        return StreamingResponse(chunks, media_type=upstream.content_type)
+
+
+async def _chunks(stack: AsyncExitStack, upstream: Upstream) -> AsyncIterator[bytes]:
+    try:
+        async with stack:
+            async for chunk in upstream.chunks:
+                yield chunk
+    except GatewayError as error:
+        if upstream.content_type != "text/event-stream":
+            raise
+        yield b"data: " + error.bytes() + b"\n\n"
+
+
+def _add_operations(router: APIRouter, readiness: Readiness, metrics: Metrics) -> None:
+    @router.get("/healthz", tags=["operations"], summary="프로세스가 살아 있는가")
+    async def healthz() -> JSONResponse:
+        return JSONResponse({"status": "alive"})
+
+    @router.get("/readyz", tags=["operations"], summary="요청을 받을 준비가 되었는가")
+    async def readyz() -> JSONResponse:
+        if not readiness.ready:
+            raise EngineUnavailable(f"not ready: {readiness.reason}")
+        return JSONResponse({"status": "ready"})
+
+    @router.get("/metrics", tags=["operations"], summary="Prometheus 지표")
+    async def prometheus() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
