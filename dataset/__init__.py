@@ -1,1 +1,1 @@
-"""The synthetic dataset: profiles, the coach policy that labels them, and the files made of both."""
+"""The dataset: profiles, the coach policy that labels them, and the files made of them."""

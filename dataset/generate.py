@@ -2,9 +2,9 @@
 
 Files, JSON Lines in the prompt/completion shape that Hugging Face ``datasets`` and TRL read:
 
-- ``form.jsonl``: for the base model. Legal answers with rates drawn at random, so that it learns
-  how texts look and nothing about which answer fits a profile.
-- ``rate/train.jsonl``, ``rate/validation.jsonl``, ``rate/test.jsonl``: labelled by the coach policy.
+- ``form.jsonl``: for the base model. Legal answers with rates drawn at random, so that it
+  learns how texts look and nothing about which answer fits a profile.
+- ``rate/train.jsonl``, ``validation.jsonl`` and ``test.jsonl``: labelled by the coach policy.
 
 A profile belongs to one split by a hash of its prompt, so no test profile is seen in training, not
 in ``form.jsonl`` either.

@@ -42,9 +42,7 @@ def profiles(seed: int) -> Iterator[Profile]:
         elif kind < SHARE_PLAUSIBLE + SHARE_EVERYDAY:
             lifts = [chance.uniform(MIN_KG, EVERYDAY_MAX_KG) for _ in range(4)]
         else:
-            lifts = [
-                math.exp(chance.uniform(math.log(MIN_KG), math.log(MAX_KG))) for _ in range(4)
-            ]
+            lifts = [math.exp(chance.uniform(math.log(MIN_KG), math.log(MAX_KG))) for _ in range(4)]
         bench, squat, dead, press = (min(max(on_grid(kg), MIN_KG), MAX_KG) for kg in lifts)
         assert bench % STEP_KG == 0
         yield profile_of(

@@ -46,9 +46,7 @@ def encode_row(
         edges |= {len(prompt) + start, len(prompt) + end}
         decided_characters |= set(range(len(prompt) + start, len(prompt) + end))
 
-    encoded = tokenizer(
-        prompt + completion, return_offsets_mapping=True, add_special_tokens=False
-    )
+    encoded = tokenizer(prompt + completion, return_offsets_mapping=True, add_special_tokens=False)
     weights, decided = [], []
     for start, end in encoded["offset_mapping"]:
         crossed = [edge for edge in edges if start < edge < end]

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset, load_dataset
 from peft import LoraConfig, get_peft_model
@@ -23,7 +24,6 @@ from transformers import (
     AutoTokenizer,
     EvalPrediction,
     GPTNeoXConfig,
-    GPTNeoXForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -67,14 +67,19 @@ def new_base(shape: NewModel, rows: Dataset) -> tuple[PreTrainedModel, PreTraine
         num_attention_heads=shape.heads,
         intermediate_size=4 * shape.hidden,
         max_position_embeddings=shape.context,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
         hidden_act="gelu",
         use_parallel_residual=True,
         tie_word_embeddings=False,
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return GPTNeoXForCausalLM(config), tokenizer
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return model, tokenizer
 
 
 def load(recipe: Recipe, rows: Dataset) -> tuple[nn.Module, PreTrainedTokenizerBase]:
@@ -100,7 +105,8 @@ def share_all_decided(prediction: EvalPrediction) -> dict[str, float]:
     Decisions are predicted with the right ones before them, so a row counts exactly if greedy
     decoding under the output's constraint would write it.
     """
-    chosen, (labels, decided) = prediction.predictions, prediction.label_ids
+    chosen, label_ids = np.asarray(prediction.predictions), prediction.label_ids
+    labels, decided = (np.asarray(ids) for ids in label_ids)
     right = (chosen[:, :-1] == labels[:, 1:]) | ~decided[:, 1:].astype(bool)
     return {"all_decided_right": float(right.all(axis=1).mean())}
 

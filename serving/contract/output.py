@@ -19,7 +19,6 @@ This module knows JSON and regular expressions. It does not know tokens, models,
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -371,7 +370,15 @@ def _common(branches: list[tuple[str, bool]]) -> tuple[str, bool]:
     texts = [text for text, _ in branches]
     if all(text == texts[0] for text in texts):
         return texts[0], all(ends for _, ends in branches)
-    return os.path.commonprefix(texts), False
+    return _common_prefix(texts), False
+
+
+def _common_prefix(texts: list[str]) -> str:
+    first, last = min(texts), max(texts)  # all others lie between them
+    length = 0
+    while length < len(first) and first[length] == last[length]:
+        length += 1
+    return first[:length]
 
 
 def _pieces_of_model(model: type[BaseModel], path: str) -> Iterator[Piece]:

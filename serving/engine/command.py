@@ -12,9 +12,7 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values vLLM 0.32 takes for --max-lora-rank."""
 
 
-def arguments(
-    settings: EngineSettings, base: Path, lock: Lock, rank: int, gpu: bool
-) -> list[str]:
+def arguments(settings: EngineSettings, base: Path, lock: Lock, rank: int, gpu: bool) -> list[str]:
     """The command that becomes the engine's process.
 
     Args:

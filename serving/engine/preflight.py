@@ -87,9 +87,7 @@ def linear_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
     }
 
 
-def check_adapter(
-    folder: Path, entry: AdapterEntry, shapes: dict[str, tuple[int, int]]
-) -> int:
+def check_adapter(folder: Path, entry: AdapterEntry, shapes: dict[str, tuple[int, int]]) -> int:
     """An adapter is the locked one, fits the base and was trained for today's contract.
 
     Args:
@@ -105,9 +103,11 @@ def check_adapter(
     """
     task, weights = TASKS[folder.name], folder / WEIGHTS
     retrain = f"run `make demo-model`, or train and export the {task.name} adapter again"
-    if (entry.prompt, entry.output) != (task.prompt_fingerprint(), task.output_fingerprint()):
+    today = (task.prompt_fingerprint(), task.output_fingerprint())
+    if (entry.prompt, entry.output) != today:
         raise PreflightError(
-            f"{folder} was trained for another prompt or output than serving/contract has: {retrain}"
+            f"{folder} was trained for another prompt or output than serving/contract "
+            f"has: {retrain}"
         )
     if not weights.is_file() or sha256(weights) != entry.sha256:
         raise PreflightError(f"{weights} is missing or not the file in the lock file: {retrain}")

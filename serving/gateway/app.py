@@ -14,15 +14,17 @@ from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
+from serving.contract.tasks import TASKS
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine, VllmEngine
-from serving.gateway.errors import GatewayError, MalformedBody, RouteError, from_validation
+from serving.gateway.errors import GatewayError, MalformedBody, RouteError
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
 from serving.gateway.middleware import Envelope
 from serving.gateway.readiness import Readiness
 from serving.gateway.routes import routes
 from serving.gateway.settings import GatewaySettings
+from serving.gateway.validation import client_error
 
 DESCRIPTION = """리프터의 프로필을 보내면 5/3/1 훈련 계획을 돌려줍니다.
 
@@ -84,7 +86,9 @@ def create_app(
             await watch
         await engine.close()
 
-    app = FastAPIOffline(title="5/3/1 루틴 생성", description=DESCRIPTION, version="1", lifespan=lifespan)
+    app = FastAPIOffline(
+        title="5/3/1 루틴 생성", description=DESCRIPTION, version="1", lifespan=lifespan
+    )
     app.add_middleware(Envelope, metrics=metrics, max_body_bytes=settings.max_body_bytes)
     _handle_errors(app)
     _describe_errors(app)
@@ -102,8 +106,9 @@ def _handle_errors(app: FastAPI) -> None:
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        return answer(from_validation(list(error.errors())))
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        task = TASKS.get(getattr(request.scope.get("route"), "name", ""))
+        return answer(client_error(error.errors(), task.request if task else None))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:

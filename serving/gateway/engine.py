@@ -22,7 +22,7 @@ from serving.gateway.errors import (
 )
 
 KEEP_ALIVE_SECONDS = 3
-"""Idle connections are closed here before the engine does (vLLM: VLLM_HTTP_TIMEOUT_KEEP_ALIVE, 5 s),
+"""Idle connections are closed here before vLLM does (VLLM_HTTP_TIMEOUT_KEEP_ALIVE, 5 s),
 so that no request meets a connection that is just being closed."""
 
 

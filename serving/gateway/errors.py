@@ -54,7 +54,7 @@ class GatewayError(Exception):
         }
 
     def bytes(self) -> bytes:
-        """``body`` as UTF-8 JSON; half a surrogate pair, which JSON input can carry, becomes ``?``."""
+        """``body`` as UTF-8 JSON; half a surrogate pair, which JSON can carry, becomes ``?``."""
         return json.dumps(self.body(), ensure_ascii=False).encode(errors="replace")
 
 
@@ -116,21 +116,3 @@ class EngineFault(GatewayError):
 
 class WrongAnswer(GatewayError):
     status, code = 502, "answer_rejected"
-
-
-def from_validation(errors: list[Any]) -> ClientError:
-    """The first of pydantic's errors as one that names the field and what it may be.
-
-    Args:
-        errors: ``ValidationError.errors()``, or FastAPI's, whose places begin with ``body``.
-    """
-    first = errors[0]
-    place = [str(part)[:80] for part in first["loc"] if part != "body"]
-    if first["type"] == "json_invalid":
-        return MalformedBody(f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
-    param = ".".join(place) or None
-    message = str(first["msg"])
-    given = first.get("input")
-    if first["type"] != "missing" and isinstance(given, bool | int | float | str):
-        message += f", got {str(given)[:80]!r}"
-    return InvalidRequest(f"{param}: {message}" if param else message, param)

@@ -1,6 +1,6 @@
 """The data path: from a validated request to a checked answer.
 
-    request → prompt + forced head → engine (adapter, constraint) → decisions → whole text → check
+request → prompt + forced head → engine (adapter, constraint) → decisions → whole text → check
 """
 
 from __future__ import annotations

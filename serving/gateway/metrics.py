@@ -59,6 +59,4 @@ class Metrics:
         self.queued = Gauge(
             "routine_queued_requests", "Requests waiting for a place.", registry=registry
         )
-        self.ready = Gauge(
-            "routine_ready", "1 while /readyz answers 200.", registry=registry
-        )
+        self.ready = Gauge("routine_ready", "1 while /readyz answers 200.", registry=registry)

@@ -1,0 +1,75 @@
+# The only door: people, CI and containers call these targets.
+#   make serve   run everything        make test   check everything        make help   the rest
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu)
+LOCK := requirements/$(or $(GPU),cpu).txt
+TORCH := $(shell grep '^torch==' $(LOCK))
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help serve test lint environment dataset demo-model evaluate lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  Variables: PORT (8000), ENGINE_PORT (8001), MODEL, ADAPTERS (the demo's)"
+
+serve: $(VENV)/.installed ## run engine and gateway; Ctrl-C stops both
+	@exec $(BIN)/python -m serving
+
+test: $(VENV)/.installed lint ## lint, types, unit and contract tests, and end to end on the real vLLM
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+environment: $(VENV)/.installed ## install the locked packages into .venv
+
+# The lock lists are complete and installed without resolution: left to itself, pip adds CUDA builds
+# of torchvision, torchaudio and torchcodec to a CPU machine, and they break `import transformers`.
+$(VENV)/.installed: $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else \
+		"Python 3.11 or newer is needed, %s is %d.%d: set PYTHON" % (sys.executable, *v))'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing $(TORCH) (1 of 3)"
+	@$(BIN)/pip install --quiet --no-deps '$(TORCH)' 2>/dev/null || \
+		$(BIN)/pip install --no-deps '$(TORCH)' --extra-index-url $(TORCH_CPU_INDEX)
+	@echo "installing $$(grep -c == $(LOCK)) locked packages (2 of 3)"
+	@$(BIN)/pip install --quiet --progress-bar on --no-deps -r $(LOCK)
+	@echo "installing this project (3 of 3)"
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+dataset: $(VENV)/.installed ## write dataset/data, the dataset card and its plot
+	@$(BIN)/python -m dataset.generate --out dataset/data --card dataset
+
+demo-model: dataset ## train the demo base and its adapters anew (about 40 minutes on 2 cores)
+	@$(BIN)/python -m finetune.train finetune/recipes/demo-base.yaml
+	@$(BIN)/python -m finetune.train finetune/recipes/demo-rate.yaml
+	@$(BIN)/python -m finetune.export --base finetune/runs/demo/base --name demo \
+		--adapters finetune/runs/demo/adapters --out finetune/demo
+	@$(MAKE) evaluate
+
+evaluate: $(VENV)/.installed ## score the adapters through vLLM; scores go into the lock file
+	@test -e dataset/data/rate/test.jsonl || $(MAKE) dataset
+	@$(BIN)/python -m finetune.evaluate --adapters $(or $(ADAPTERS),finetune/demo/adapters) \
+		$(if $(MODEL),--model $(MODEL))
+
+# Needs network. FIND_LINKS may name a folder with the CPU build of torch.
+lock: ## renew requirements/*.txt from pyproject.toml
+	@$(BIN)/pip install --quiet uv
+	@common="$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --quiet \
+		--no-annotate --no-header --extra gateway --extra train --extra test"; \
+	$$common --extra engine-gpu --output-file requirements/gpu.txt && \
+	$$common --extra engine-cpu --overrides requirements/overrides-cpu.txt \
+		$(if $(FIND_LINKS),--find-links $(FIND_LINKS),--extra-index-url $(TORCH_CPU_INDEX)) \
+		--output-file requirements/cpu.txt && \
+	sed -i "/== 'never'/d" requirements/cpu.txt
+
+clean: ## remove the environment and everything that was made from source
+	rm -rf $(VENV) dataset/data finetune/runs .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,156 @@
+"""Score adapters through vLLM: ``python -m finetune.evaluate --adapters finetune/demo/adapters``.
+
+Starts the engine as serving does (``python -m serving.engine``), asks it for every held-out profile
+under the task's constraint, with and without the adapter, and compares each answer's decisions with
+the coach's. The scores go into the lock file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from openai import AsyncOpenAI
+from tqdm.asyncio import tqdm
+
+from serving.contract.lock import Lock, LockError, Scores
+from serving.contract.tasks import TASKS
+
+CONCURRENCY = 32
+START_SECONDS = 600
+
+
+class EvaluationError(RuntimeError):
+    """The engine did not start, or there is nothing to score."""
+
+
+@contextmanager
+def engine(environment: dict[str, str]) -> Iterator[str]:
+    """A running engine's address; stopped on leaving.
+
+    Raises:
+        EvaluationError: it ended or took too long before it was healthy.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving.engine"],
+        env={**os.environ, **environment, "ENGINE_PORT": str(port)},
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            if process.poll() is not None:
+                raise EvaluationError(f"the engine ended with exit code {process.returncode}")
+            if time.monotonic() > deadline:
+                raise EvaluationError(f"the engine was not ready after {START_SECONDS} s")
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> float:
+    """Share of ``rows`` whose every decision ``model`` makes as the row's completion does."""
+    gate = asyncio.Semaphore(CONCURRENCY)
+
+    async def is_right(row: dict[str, Any]) -> bool:
+        task = TASKS[row["task"]]
+        output = task.output(task.request.model_validate(row["request"]))
+        async with gate:
+            answer = await client.completions.create(
+                model=model,
+                prompt=row["prompt"] + output.head,
+                max_tokens=output.max_decided_bytes + 1,
+                temperature=0,
+                extra_body={"structured_outputs": {"regex": output.decided_regex}},
+            )
+        return output.read(answer.choices[0].text) == output.parse(row["completion"])
+
+    results = await tqdm.gather(*(is_right(row) for row in rows), desc=model, unit=" profiles")
+    return sum(results) / len(results)
+
+
+async def evaluate(url: str, lock: Lock, test_sets: Path, profiles: int) -> dict[str, Scores]:
+    """Scores by adapter.
+
+    Args:
+        url: a running engine's.
+        lock: names base and adapters.
+        test_sets: folder with ``<task>/test.jsonl``.
+        profiles: how many of each file's rows are asked.
+
+    Raises:
+        EvaluationError: a test set is missing or too short.
+    """
+    scores = {}
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=600) as client:
+        for name in lock.adapters:
+            path = test_sets / name / "test.jsonl"
+            if not path.exists():
+                raise EvaluationError(f"{path} is missing: run `make dataset`")
+            lines = path.read_text(encoding="utf-8").splitlines()[:profiles]
+            if len(lines) < profiles:
+                raise EvaluationError(f"{path} has {len(lines)} rows, fewer than {profiles}")
+            rows = [json.loads(line) for line in lines]
+            scores[name] = Scores(
+                profiles=profiles,
+                with_adapter=await score(client, name, rows),
+                without_adapter=await score(client, lock.base.name, rows),
+            )
+    return scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--model", help="base model (default: the demo's)")
+    parser.add_argument("--adapters", type=Path, required=True, help="folder with lock.json")
+    parser.add_argument("--test-sets", type=Path, default=Path("dataset/data"))
+    parser.add_argument("--profiles", type=int, default=1000)
+    arguments = parser.parse_args()
+    environment = {"ADAPTERS": str(arguments.adapters)}
+    if arguments.model:
+        environment["MODEL"] = arguments.model
+    try:
+        lock = Lock.load(arguments.adapters)
+        with engine(environment) as url:
+            scores = asyncio.run(
+                evaluate(url, lock, arguments.test_sets, arguments.profiles),
+            )
+    except (EvaluationError, LockError) as error:
+        sys.exit(f"evaluate: {error}")
+    adapters = {
+        name: entry.model_copy(update={"scores": scores[name]})
+        for name, entry in lock.adapters.items()
+    }
+    lock.model_copy(update={"adapters": adapters}).save(arguments.adapters)
+    for name, result in scores.items():
+        print(
+            f"{name}: {result.with_adapter:.1%} of {result.profiles} held-out profiles with the "
+            f"adapter, {result.without_adapter:.1%} without"
+        )
+
+
+if __name__ == "__main__":
+    main()

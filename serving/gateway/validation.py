@@ -1,0 +1,70 @@
+"""From pydantic's errors to one that names the field and says what it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from serving.gateway.errors import ClientError, InvalidRequest, MalformedBody
+
+_LONGEST = 80
+"""Characters of a client's own text that an error message repeats at most."""
+
+
+def client_error(
+    errors: Sequence[Mapping[str, Any]], request: type[BaseModel] | None
+) -> ClientError:
+    """The first of ``errors`` as one for the client.
+
+    Args:
+        errors: as FastAPI's ``RequestValidationError.errors()`` gives them.
+        request: the model the body was read as, for the allowed values.
+    """
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return MalformedBody(f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
+    place = [str(part)[:_LONGEST] for part in first["loc"] if part != "body"]
+    name = ".".join(place) or "the body"
+    if first["type"] == "extra_forbidden":
+        allowed = _allowed(request, place[:-1])
+        return InvalidRequest(f"{name} is not a known field; {allowed}", name)
+    allowed = _allowed(request, place)
+    if first["type"] == "missing":
+        return InvalidRequest(f"{name} is missing; {allowed}", ".".join(place) or None)
+    given = first.get("input")
+    shown = (
+        f" {str(given)[:_LONGEST]!r}"
+        if isinstance(given, bool | int | float | str)
+        else f" of type {type(given).__name__}"
+    )
+    return InvalidRequest(f"{name} cannot be{shown}; {allowed}", ".".join(place) or None)
+
+
+def _allowed(request: type[BaseModel] | None, place: Sequence[str]) -> str:
+    """What may stand at ``place``, in words, from the model's JSON schema."""
+    if request is None:
+        return "see /docs"
+    whole = request.model_json_schema()
+    schema = whole
+    for part in place:
+        schema = _resolved(whole, schema).get("properties", {}).get(part, {})
+    schema = _resolved(whole, schema)
+    if "properties" in schema:
+        return f"it must be an object with {', '.join(schema['properties'])}"
+    if "enum" in schema:
+        return f"it must be one of {', '.join(map(str, schema['enum']))}"
+    words = {"integer": "an integer", "number": "a number", "string": "a text"}
+    kind = words.get(schema.get("type", ""), "as /docs says")
+    if "minimum" in schema and "maximum" in schema:
+        kind += f" from {schema['minimum']:g} to {schema['maximum']:g}"
+    return f"it must be {kind}"
+
+
+def _resolved(whole: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    reference = schema.get("$ref")
+    if reference is None:
+        return schema
+    resolved: dict[str, Any] = whole["$defs"][reference.rpartition("/")[2]]
+    return resolved

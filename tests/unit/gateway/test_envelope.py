@@ -1,0 +1,194 @@
+"""Ids, metrics, operations and the pages around the answers."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from starlette.testclient import TestClient
+
+from serving.contract import rate
+from serving.gateway.errors import EngineRefused, EngineUnavailable
+from tests.bad_requests import GOOD
+from tests.unit.gateway.fake_engine import FakeEngine, completion_body, wait_ready
+
+RATE = "/gen/routine/rate"
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+JSON = {"content-type": "application/json"}
+
+
+def test_request_ids_are_taken_returned_and_passed_to_the_engine(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    wait_ready(client)
+    response = client.post(RATE, json=GOOD, headers={"x-request-id": "abc-1", "traceparent": TRACE})
+    assert response.headers["x-request-id"] == "abc-1"
+    assert response.headers["traceparent"] == TRACE
+    assert engine.calls[-1][1] == {"x-request-id": "abc-1", "traceparent": TRACE}
+
+
+@pytest.mark.parametrize("bad", ["", "with space", "x" * 129, "00-0-0-00"])
+def test_ids_that_are_malformed_are_replaced(client: TestClient, bad: str) -> None:
+    response = client.get("/healthz", headers={"x-request-id": bad, "traceparent": bad})
+    assert re.fullmatch(r"[0-9a-f]{32}|00-0-0-00", response.headers["x-request-id"])
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", response.headers["traceparent"])
+
+
+def test_errors_carry_the_request_id_too(client: TestClient) -> None:
+    response = client.post(RATE, content=b"x", headers={"x-request-id": "abc"})
+    assert response.status_code == 415
+    assert response.headers["x-request-id"] == "abc"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [("GET", "/nix", 404, "not_found"), ("GET", RATE, 405, "method_not_allowed")],
+)
+def test_unknown_routes_have_the_one_error_shape(
+    client: TestClient, method: str, path: str, status: int, code: str
+) -> None:
+    response = client.request(method, path)
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+
+
+def test_metrics_count_by_route_and_status_and_no_user_input_is_a_label(
+    client: TestClient,
+) -> None:
+    client.post(RATE, json=GOOD)
+    client.post(RATE, json={})
+    client.get("/secret-path")
+    text = client.get("/metrics").text
+    count = 'routine_http_requests_total{method="POST",route="/gen/routine/rate",status='
+    assert count + '"200"} 1.0' in text
+    assert count + '"422"} 1.0' in text
+    assert 'routine_tokens_total{direction="out",task="rate"} 23.0' in text
+    assert "secret-path" not in text
+
+
+METRICS = """routine_engine_duration_seconds{task}
+routine_http_request_duration_seconds{route}
+routine_http_requests_total{method,route,status}
+routine_in_flight_requests{}
+routine_queue_duration_seconds{}
+routine_queued_requests{}
+routine_ready{}
+routine_semantic_violations_total{rule,task}
+routine_tokens_total{direction,task}"""
+
+
+def test_metric_names_and_labels_are_frozen(client: TestClient, engine: FakeEngine) -> None:
+    wait_ready(client)
+    client.post(RATE, json=GOOD)
+    engine.text = "x"
+    client.post(RATE, json=GOOD)
+    found = set()
+    for series, labels in re.findall(r"^(\w+)(?:\{(.*)\})? ", client.get("/metrics").text, re.M):
+        if not series.endswith("_created"):
+            name = re.sub(r"_(bucket|sum|count)$", "", series)
+            keys = sorted(set(re.findall(r"(\w+)=\"", labels)) - {"le"})
+            found.add(f"{name}{{{','.join(keys)}}}")
+    assert "\n".join(sorted(found)) == METRICS
+
+
+def test_ready_only_when_adapter_and_constraint_have_shown_themselves(
+    client: TestClient,
+) -> None:
+    wait_ready(client)
+    assert client.get("/healthz").json() == {"status": "alive"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"base_text": FakeEngine.text}, "as the base does"),
+        ({"names": ["demo"]}, "missing"),
+        ({"names": ["rate"]}, "the base"),
+        ({"base_text": "free verse"}, "does not bite"),
+        ({"free_text": FakeEngine.base_text}, "shows nothing"),
+        ({"error": EngineUnavailable("down")}, "down"),
+    ],
+)
+def test_not_ready_says_why(
+    change: dict[str, object], reason: str, engine: FakeEngine, client: TestClient
+) -> None:
+    engine.error = EngineUnavailable("down")
+    wait_ready(client, 503)
+    engine.error = None
+    for name, value in change.items():
+        setattr(engine, name, value)
+    deadline = time.monotonic() + 5
+    while reason not in (response := client.get("/readyz")).text:
+        assert time.monotonic() < deadline, response.text
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "engine_unavailable"
+
+
+def test_readiness_follows_the_engine_down_and_up_again(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    wait_ready(client)
+    engine.error = EngineUnavailable("down")
+    wait_ready(client, 503)
+    assert "routine_ready 0.0" in client.get("/metrics").text
+    engine.error = None
+    wait_ready(client)
+    assert "routine_ready 1.0" in client.get("/metrics").text
+
+
+def test_completions_pass_through_byte_for_byte(client: TestClient, engine: FakeEngine) -> None:
+    body = completion_body(stream=False)
+    response = client.post("/v1/completions", content=body, headers=JSON)
+    assert response.status_code == 200
+    assert response.content == b'{"choices":[]}'
+    assert engine.bodies == [body]
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'"x"', b"[" * 4000])
+def test_completions_that_are_no_object_do_not_reach_the_engine(
+    client: TestClient, engine: FakeEngine, body: bytes
+) -> None:
+    response = client.post("/v1/completions", content=body, headers=JSON)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "invalid_json"
+    assert engine.bodies == []
+
+
+def test_the_engine_s_refusal_leaves_in_the_one_shape(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    wait_ready(client)
+    engine.error = EngineRefused(404, "no such model", "model")
+    response = client.post("/v1/completions", content=completion_body(), headers=JSON)
+    assert response.status_code == 404
+    assert response.json()["error"] == {
+        "message": "no such model",
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
+
+
+def test_a_stream_that_breaks_ends_with_an_error_event(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    engine.content_type, engine.breaks_after = "text/event-stream", 1
+    response = client.post("/v1/completions", content=completion_body(stream=True), headers=JSON)
+    assert response.text.count("data: ") == 1
+    assert '"engine_unavailable"' in response.text
+
+
+def test_the_api_page_has_worked_examples_and_our_error_shape(client: TestClient) -> None:
+    assert client.get("/docs").status_code == 200
+    assert "cdn" not in client.get("/docs").text
+    schema = client.get("/openapi.json").json()
+    post = schema["paths"][RATE]["post"]
+    examples = post["requestBody"]["content"]["application/json"]["examples"]
+    assert [example["value"]["experience"] for example in examples.values()] == [1, 2, 3, 4, 5]
+    assert "입문" in examples["1"]["summary"]
+    answer = schema["components"]["schemas"]["RateAnswer"]["properties"]
+    assert answer["init_weight_rate"]["enum"] == list(range(40, 80, 5))
+    assert list(answer) == list(rate.RateAnswer.model_fields)
+    assert "HTTPValidationError" not in str(schema)
+    assert "422" in post["responses"]

@@ -1,0 +1,143 @@
+"""POST /gen/routine/rate: what comes in, what is asked of the engine, what leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from starlette.testclient import TestClient
+
+from serving.contract import rate
+from serving.contract.profile import PUBLISHED
+from serving.gateway.errors import EngineTimeout, EngineUnavailable
+from serving.gateway.settings import GatewaySettings
+from tests.bad_requests import BAD, GOOD
+from tests.oracle import faults
+from tests.unit.gateway.fake_engine import FakeEngine, wait_ready
+
+RATE = "/gen/routine/rate"
+SHAPE = {"message", "type", "param", "code"}
+
+
+def test_a_profile_is_answered_with_the_six_keys(client: TestClient) -> None:
+    response = client.post(RATE, json=GOOD)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert faults(response.json()) == []
+    assert response.json()["init_weight_rate"] == 65
+
+
+def test_the_engine_is_asked_with_prompt_and_forced_head(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    wait_ready(client)
+    engine.calls.clear()
+    client.post(RATE, json=GOOD)
+    (prompt, _), *_ = engine.calls
+    assert prompt == rate.prompt(PUBLISHED[0]) + rate.OUTPUT.head
+
+
+def test_whole_kilograms_and_fractions_are_both_weights(client: TestClient) -> None:
+    weights = {"bench_press": 41, "squat": 50.3, "dead_lift": 55.0, "over_head_press": 30}
+    assert client.post(RATE, json={**GOOD, "rm_weight": weights}).status_code == 200
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_with_field_and_allowed_values(
+    case: str, client: TestClient, engine: FakeEngine
+) -> None:
+    body, content_type, status, param, words = BAD[case]
+    wait_ready(client)
+    asked = len(engine.calls)
+    headers = {"content-type": content_type} if content_type else {}
+    response = client.post(RATE, content=body, headers=headers)
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert set(error) == SHAPE
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param
+    assert words in error["message"]
+    assert len(error["message"]) < 400
+    assert len(engine.calls) == asked, "the engine was asked"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(EngineUnavailable("down"), 503), (EngineTimeout("slow"), 504)]
+)
+def test_engine_errors_keep_the_shape_and_say_when_to_retry(
+    client: TestClient, engine: FakeEngine, error: EngineUnavailable, status: int
+) -> None:
+    engine.error = error
+    response = client.post(RATE, json=GOOD)
+    assert response.status_code == status
+    assert set(response.json()["error"]) == SHAPE
+    assert int(response.headers["retry-after"]) > 0
+
+
+def test_an_answer_outside_the_language_is_held_back_and_counted(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    engine.text = "65 and something else"
+    response = client.post(RATE, json=GOOD)
+    assert response.status_code == 502
+    assert response.json()["error"]["code"] == "engine_fault"
+    line = 'routine_semantic_violations_total{rule="language",task="rate"} 1.0'
+    assert line in client.get("/metrics").text
+
+
+def test_an_answer_that_breaks_a_rule_is_held_back_and_counted(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate.OUTPUT, "text", lambda values: json.dumps({"wrong": 1}))
+    response = client.post(RATE, json=GOOD)
+    assert response.status_code == 502
+    assert response.json()["error"]["code"] == "answer_rejected"
+    line = 'routine_semantic_violations_total{rule="keys",task="rate"} 1.0'
+    assert line in client.get("/metrics").text
+
+
+def test_a_bug_is_a_500_in_the_same_shape(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(values: object) -> str:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(rate.OUTPUT, "text", broken)
+    response = client.post(RATE, json=GOOD)
+    assert response.status_code == 500
+    assert set(response.json()["error"]) == SHAPE
+    assert "bug" not in response.text
+    assert response.headers["x-request-id"]
+
+
+async def test_a_full_queue_refuses_the_next_request_at_once() -> None:
+    from serving.gateway.admission import Admission
+    from serving.gateway.errors import Overloaded
+    from serving.gateway.metrics import Metrics
+
+    admission = Admission(1, 1, Metrics())
+    release = asyncio.Event()
+
+    async def hold() -> None:
+        async with admission.place():
+            await release.wait()
+
+    first, second = asyncio.create_task(hold()), asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        async with admission.place():
+            pass
+    second.cancel()
+    await asyncio.sleep(0)
+    third = asyncio.create_task(hold())  # the cancelled one's place in the queue is free again
+    await asyncio.sleep(0)
+    release.set()
+    await asyncio.gather(first, third)
+    async with admission.place():
+        pass
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="port"):
+        GatewaySettings(port=70_000)
