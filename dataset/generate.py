@@ -32,7 +32,7 @@ from serving.contract.tasks import TASKS
 
 SPLITS = {"train": 80, "validation": 10, "test": 10}
 """Share of all profiles that may serve a split, in percent."""
-ROWS = {"train": 40_000, "validation": 1_000, "test": 2_000}
+ROWS = {"train": 80_000, "validation": 1_000, "test": 2_000}
 FORM_ROWS = 20_000
 SEED = 531
 

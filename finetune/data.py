@@ -24,13 +24,17 @@ class TokenizationError(ValueError):
 
 
 def encode_row(
-    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, recipe: Recipe
-) -> dict[str, list[float]]:
-    """One training example.
+    row: Mapping[str, Any],
+    index: int,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """One training example; ``index`` decides whether it keeps its tail (``recipe.tail_share``).
 
     Returns:
         ``input_ids`` (int), ``weights`` (float, the loss weight of predicting that token) and
-        ``decided`` (0 or 1), lists of equal length; the last token is end-of-text.
+        ``decided`` (0 or 1), lists of equal length. The last token is end-of-text, or the last
+        decided token where the tail is left off: ``has_tail`` (0 or 1) says which.
 
     Raises:
         TokenizationError: a token spans the end of the prompt and its forced head, or the edge of
@@ -59,11 +63,16 @@ def encode_row(
             weights.append(recipe.prompt_weight)
         else:
             weights.append(recipe.decision_weight if is_decided else 1.0)
-    return {
+    example = {
         "input_ids": [*encoded["input_ids"], tokenizer.eos_token_id],
         "weights": [*weights, 1.0],
         "decided": [*decided, 0],
     }
+    has_tail = int(index * recipe.tail_share) != int((index + 1) * recipe.tail_share)
+    if not has_tail:
+        stop = len(decided) - decided[::-1].index(1)
+        example = {name: values[:stop] for name, values in example.items()}
+    return {**example, "has_tail": int(has_tail)}
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from serving.contract.lock import WEIGHTS, AdapterEntry, BaseEntry, Lock, sha256
 from serving.contract.tasks import TASKS
@@ -41,7 +41,7 @@ def export_base(base: str, name: str, out: Path) -> BaseEntry:
     else:
         try:
             source = Path(snapshot_download(base, local_files_only=True))
-        except (LocalEntryNotFoundError, HfHubHTTPError) as error:
+        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
             raise ExportError(
                 f"{base} is neither a folder nor in the Hugging Face cache"
             ) from error

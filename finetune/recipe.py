@@ -61,6 +61,9 @@ class Recipe(_Section):
     """Loss weight of prompt tokens: 0 trains on the completion alone."""
     decision_weight: float = 1.0
     """Loss weight of decided tokens; the completion's other tokens weigh 1."""
+    tail_share: float = Field(default=1.0, ge=0, le=1)
+    """Share of training rows that keep the text after the last decision; the others end there.
+    Serving derives that text, so an adapter need not spend most of its training on it."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Arithmetic of the forward and backward pass; weights and optimizer stay fp32."""
     seed: int = 531

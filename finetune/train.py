@@ -125,6 +125,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
     model, tokenizer = load(recipe, rows["train"])
     encoded = rows.map(
         partial(encode_row, tokenizer=tokenizer, recipe=recipe),
+        with_indices=True,
         remove_columns=rows["train"].column_names,
         desc="tokenize",
     )
@@ -148,6 +149,8 @@ def run(recipe: Recipe) -> dict[str, Any]:
         save_strategy="no",
         report_to="none",
         remove_unused_columns=False,
+        train_sampling_strategy="group_by_length",  # batches all with or all without tails
+        length_column_name="has_tail",
         label_names=["labels", "decided"],
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=recipe.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,9 +43,9 @@ TRAINING_PLAN = (
 CLASSIC = (65, 5, 10, 40)
 
 
-def answer(init: int, week: int, set_: int, deload: int, plan: str) -> dict[str, Any]:
-    rates = dict(zip(TRAINING_RATES, (init, week, set_, deload), strict=True))
-    return {"program": rate.PROGRAM, **rates, "weekly_weight_increase_plan": plan}
+def answer(rates: tuple[int, int, int, int], plan: str) -> dict[str, Any]:
+    named = dict(zip(TRAINING_RATES, rates, strict=True))
+    return {"program": rate.PROGRAM, **named, "weekly_weight_increase_plan": plan}
 
 
 def test_the_prompt_is_the_training_example_byte_for_byte() -> None:
@@ -53,7 +54,7 @@ def test_the_prompt_is_the_training_example_byte_for_byte() -> None:
 
 def test_the_training_example_s_answer_is_an_output() -> None:
     text = rate.OUTPUT.text(TRAINING_RATES)
-    assert json.loads(text) == answer(45, 10, 5, 50, TRAINING_PLAN)
+    assert json.loads(text) == answer((45, 10, 5, 50), TRAINING_PLAN)
     assert faults(json.loads(text)) == []
 
 
@@ -82,18 +83,18 @@ FIRST_VERSION = [
 
 @pytest.mark.parametrize("published", FIRST_VERSION)
 def test_the_first_version_s_answers_are_caught(published: tuple[int, int, int, int, str]) -> None:
-    *rates, percents = published
+    rates, percents = published[:4], published[4]
     numbers = iter(percents.split())
     blocks = []
     for week, counts in enumerate((("5", "5", "5+"), ("3", "3", "3+"), ("5", "3", "1+"), "555"), 1):
         sets = [f"SET{s} {next(numbers)}%x{count}" for s, count in enumerate(counts, 1)]
         blocks.append("\n".join([f"Week{week}", *sets]))
-    wrong = answer(*rates, "\n\n".join(blocks) + "\n")
+    wrong = answer(rates, "\n\n".join(blocks) + "\n")
     assert check_rate(PUBLISHED[0], wrong) == ["percent"]
     assert faults(wrong)
 
 
-BROKEN = {
+BROKEN: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "keys": lambda a: {k: v for k, v in a.items() if k != "program"},
     "rates": lambda a: {**a, "init_weight_rate": "65"},
     "layout": lambda a: _plan(a, "SET2", "SET9"),
@@ -109,15 +110,15 @@ def _plan(given: dict[str, Any], old: str, new: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("rule", BROKEN)
 def test_the_check_names_the_rule_that_is_broken(rule: str) -> None:
-    right = answer(*CLASSIC, rate.plan_text(*CLASSIC))
+    right = answer(CLASSIC, rate.plan_text(*CLASSIC))
     assert check_rate(PUBLISHED[0], right) == []
     assert check_rate(PUBLISHED[0], BROKEN[rule](right)) == [rule]
 
 
 def test_over_100_percent_is_caught_even_where_the_arithmetic_agrees() -> None:
-    assert check_rate(PUBLISHED[0], answer(75, 10, 10, 40, rate.plan_text(75, 10, 10, 40))) == [
-        "over_100"
-    ]
+    heavy = (75, 10, 10, 40)
+    found = check_rate(PUBLISHED[0], answer(heavy, rate.plan_text(*heavy)))
+    assert found == ["over_100"]
 
 
 @given(kg=st.floats(MIN_KG, MAX_KG))

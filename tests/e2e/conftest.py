@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The running service; stopped by Ctrl-C at the end, which must leave nothing behind."""
+    running = Stack.start(tmp_path_factory.mktemp("stack") / "serve.log")
+    try:
+        running.wait_ready()
+        yield running
+        running.press_ctrl_c()
+        running.wait_stopped()
+    finally:
+        running.kill()
+
+
+@pytest.fixture
+def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
+    """A service of its own, for a test that breaks it."""
+    running = Stack.start(tmp_path / "serve.log")
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        running.kill()

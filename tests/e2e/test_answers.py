@@ -1,0 +1,181 @@
+"""The main job on the real vLLM: profiles in, right progressions out."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import statistics
+import time
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+
+from dataset.policy import coach
+from dataset.profiles import profiles
+from serving.contract import rate
+from serving.contract.profile import PUBLISHED, Profile
+from serving.contract.tasks import TASKS
+from serving.gateway.readiness import HOSTILE
+from tests.bad_requests import BAD, GOOD
+from tests.e2e.stack import Stack
+from tests.oracle import faults
+
+RATE = "/gen/routine/rate"
+UNSEEN_SEED = 20_260
+
+
+async def ask(session: aiohttp.ClientSession, profile: Profile) -> dict[str, Any]:
+    async with session.post(RATE, json=profile.model_dump()) as response:
+        assert response.status == 200, await response.text()
+        answer: dict[str, Any] = await response.json()
+        return answer
+
+
+async def ask_all(url: str, asked: list[Profile], at_once: int) -> list[dict[str, Any]]:
+    gate = asyncio.Semaphore(at_once)
+
+    async def one(session: aiohttp.ClientSession, profile: Profile) -> dict[str, Any]:
+        async with gate:
+            return await ask(session, profile)
+
+    async with aiohttp.ClientSession(url) as session:
+        return await asyncio.gather(*(one(session, profile) for profile in asked))
+
+
+async def test_the_published_requests_are_answered_right(stack: Stack) -> None:
+    for answer in await ask_all(stack.url, list(PUBLISHED), 1):
+        assert faults(answer) == []
+
+
+async def test_a_thousand_random_profiles_are_answered_right_and_as_the_coach_would(
+    stack: Stack,
+) -> None:
+    asked = list(itertools.islice(profiles(UNSEEN_SEED), 1000))
+    answers = await ask_all(stack.url, asked, 32)
+    assert [found for found in map(faults, answers) if found] == []
+    agree = [
+        coach(profile).items() <= answer.items()
+        for profile, answer in zip(asked, answers, strict=True)
+    ]
+    assert sum(agree) >= 950
+
+
+async def test_one_request_at_a_time_takes_under_a_second_at_the_median(stack: Stack) -> None:
+    seconds = []
+    async with aiohttp.ClientSession(stack.url) as session:
+        for profile in itertools.islice(profiles(UNSEEN_SEED + 1), 15):
+            start = time.perf_counter()
+            await ask(session, profile)
+            seconds.append(time.perf_counter() - start)
+    assert statistics.median(seconds) < 1
+
+
+async def test_base_and_adapter_together_answer_as_they_do_alone(stack: Stack) -> None:
+    """vLLM 0.32 on CPU computes requests without adapter with the last slot's weights."""
+    prompts = [rate.prompt(p) for p in itertools.islice(profiles(UNSEEN_SEED + 2), 12)]
+    async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
+
+        async def complete(model: str, prompt: str) -> str:
+            done = await client.completions.create(
+                model=model, prompt=prompt, max_tokens=40, temperature=0
+            )
+            return done.choices[0].text
+
+        pairs = [(model, prompt) for prompt in prompts for model in ("demo", "rate")]
+        alone = [await complete(*pair) for pair in pairs]
+        together = await asyncio.gather(*(complete(*pair) for pair in pairs))
+    assert list(together) == alone
+    assert alone[0::2] != alone[1::2]
+
+
+async def test_the_same_request_id_twice_at_once_is_no_conflict(stack: Stack) -> None:
+    async with aiohttp.ClientSession(stack.url, headers={"x-request-id": "same"}) as session:
+        answers = await asyncio.gather(*(ask(session, PUBLISHED[0]) for _ in range(4)))
+    assert all(answer == answers[0] for answer in answers)
+
+
+async def test_the_constraint_bites_on_a_hostile_prompt(stack: Stack) -> None:
+    output = TASKS["rate"].output(PUBLISHED[0])
+    async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
+        texts = []
+        for extra in ({}, {"structured_outputs": {"regex": output.decided_regex}}):
+            done = await client.completions.create(
+                model="rate",
+                prompt=HOSTILE,
+                max_tokens=output.max_decided_bytes + 1,
+                temperature=0,
+                extra_body=extra,
+            )
+            texts.append(done.choices[0].text)
+    assert output.read(texts[1])
+    with pytest.raises(ValueError, match="not a complete"):
+        output.read(texts[0])
+
+
+def test_the_openai_client_works_unmodified(stack: Stack) -> None:
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
+        assert [model.id for model in client.models.list()] == ["demo", "rate"]
+        arguments: dict[str, Any] = {
+            "model": "rate",
+            "prompt": rate.prompt(PUBLISHED[0]),
+            "max_tokens": 30,
+            "temperature": 0,
+        }
+        whole = client.completions.create(**arguments)
+        assert whole.usage and whole.usage.completion_tokens == 30
+        chunks = [c.choices[0].text for c in client.completions.create(**arguments, stream=True)]
+        assert len(chunks) > 1
+        assert "".join(chunks) == whole.choices[0].text
+        with pytest.raises(openai.NotFoundError) as missing:
+            client.completions.create(model="nobody", prompt="x")
+        assert missing.value.code == "model_not_found"
+        with pytest.raises(openai.BadRequestError) as wrong:
+            client.completions.create(model="rate", prompt="x", max_tokens=-1)
+        assert wrong.value.body
+
+
+async def test_bad_input_is_refused_and_the_engine_is_not_asked(stack: Stack) -> None:
+    async with aiohttp.ClientSession() as session:
+
+        async def engine_requests() -> float:
+            async with session.get(f"{stack.engine_url}/metrics") as response:
+                lines = (await response.text()).splitlines()
+            return sum(
+                float(line.rpartition(" ")[2])
+                for line in lines
+                if line.startswith("vllm:request_success_total")
+            )
+
+        before = await engine_requests()
+        assert before > 0
+        for body, content_type, status, param, _ in BAD.values():
+            headers = {"content-type": content_type} if content_type else {}
+            async with session.post(
+                stack.url + RATE,
+                data=body,
+                headers=headers,
+                skip_auto_headers=["content-type"],
+            ) as response:
+                assert response.status == status
+                error = (await response.json())["error"]
+            assert set(error) == {"message", "type", "param", "code"}
+            assert error["param"] == param
+        assert await engine_requests() == before
+
+
+async def test_metrics_saw_the_requests(stack: Stack) -> None:
+    async with aiohttp.ClientSession(stack.url) as session:
+        async with session.post(
+            RATE, data=json.dumps(GOOD), headers={"content-type": "application/json"}
+        ):
+            pass
+        async with session.get("/metrics") as response:
+            text = await response.text()
+    assert (
+        'routine_http_requests_total{method="POST",route="/gen/routine/rate",status="200"}' in text
+    )
+    assert "routine_ready 1.0" in text
+    assert "routine_semantic_violations_total{" not in text

@@ -1,0 +1,125 @@
+"""The coach policy's anchors and legality, and the files made with it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from datasets import load_dataset
+
+from dataset.generate import rows, split_of, write
+from dataset.policy import STANDARD_KG, Strength, coach, strength
+from dataset.profiles import profiles
+from dataset.validate import RowError, validate_row
+from serving.contract import rate
+from serving.contract.profile import GENDERS, LIFTS, MAX_KG, MIN_KG, PUBLISHED, Profile, profile_of
+
+ANCHORS = [
+    (profile_of(1, "남성", 4, (30, 30, 30, 30)), [45, 10, 5, 50]),
+    (PUBLISHED[0], [55, 10, 5, 50]),
+    (PUBLISHED[1], [65, 5, 10, 40]),
+    (PUBLISHED[2], [55, 10, 5, 50]),
+]
+
+
+@pytest.mark.parametrize(("profile", "rates"), ANCHORS)
+def test_the_coach_gives_the_anchor_rows(profile: Profile, rates: list[int]) -> None:
+    assert list(coach(profile).values()) == rates
+
+
+def every_case() -> list[Profile]:
+    """Every experience, sex, purpose, and set of lifts that reach the standard."""
+    found = []
+    for experience, gender, purpose in itertools.product(range(1, 6), GENDERS, range(1, 7)):
+        for reached in itertools.product((False, True), repeat=4):
+            bench, squat, dead, press = (
+                kg if hit else kg - 2.5
+                for kg, hit in zip(STANDARD_KG[gender].values(), reached, strict=True)
+            )
+            found.append(profile_of(experience, gender, purpose, (bench, squat, dead, press)))
+    return found
+
+
+def test_every_answer_of_the_coach_is_legal_and_almost_every_option_is_used() -> None:
+    used: dict[str, set[int]] = {}
+    for profile in every_case():
+        answer = coach(profile)
+        rate.OUTPUT.text(answer)  # raises where a rate is no option, so never over 100 %
+        for name, value in answer.items():
+            used.setdefault(name, set()).add(value)
+    unused = {d.path: set(d.options) - used[d.path] for d in rate.OUTPUT.decisions}
+    assert {path: options for path, options in unused.items() if options} == {
+        "init_weight_rate": {75}  # legal, and too heavy a start for every profile there is
+    }
+
+
+@pytest.mark.parametrize("field", ["experience", "gender", "purpose", "rm_weight"])
+def test_every_input_matters(field: str) -> None:
+    by_rest: dict[str, set[str]] = {}
+    lifts = [(30, 40, 50, 20), (60, 90, 100, 40), (150, 200, 220, 100)]
+    for e, g, p, kg in itertools.product(range(1, 6), GENDERS, range(1, 7), lifts):
+        profile = profile_of(e, g, p, kg)
+        rest = json.dumps(profile.model_dump(exclude={field}))
+        by_rest.setdefault(rest, set()).add(json.dumps(coach(profile)))
+    assert any(len(answers) > 1 for answers in by_rest.values())
+
+
+@pytest.mark.parametrize("lift", LIFTS)
+def test_every_lift_matters(lift: str) -> None:
+    weak = next(name for name in LIFTS if name != lift)
+    kg = STANDARD_KG["남성"] | {weak: MIN_KG}
+    outcomes = set()
+    for weight in (MIN_KG, MAX_KG):
+        lifts = kg | {lift: weight}
+        bench, squat, dead, press = (lifts[name] for name in LIFTS)
+        outcomes.add(strength(profile_of(3, "남성", 1, (bench, squat, dead, press))))
+    assert outcomes == {Strength.MIXED, Strength.STRONG}
+
+
+def test_profiles_are_seeded_and_cover_the_input_space() -> None:
+    sample = list(itertools.islice(profiles(7), 5000))
+    assert sample[:50] == list(itertools.islice(profiles(7), 50))
+    assert sample[:50] != list(itertools.islice(profiles(8), 50))
+    assert {p.experience for p in sample} == set(range(1, 6))
+    assert {p.purpose for p in sample} == set(range(1, 7))
+    squats = [p.rm_weight.squat for p in sample]
+    assert min(squats) < 15 and max(squats) > 500
+    assert all(kg % 2.5 == 0 for kg in squats)
+
+
+def test_splits_share_no_profile_and_rows_load_with_datasets(tmp_path: Path) -> None:
+    prompts: dict[str, set[str]] = {}
+    for split, form in (("train", True), ("train", False), ("validation", False), ("test", False)):
+        path = tmp_path / f"{split}{form}.jsonl"
+        write(path, rows("rate", split, 200, 3, form), 200, coached=not form)
+        loaded = load_dataset("json", data_files=str(path), cache_dir=str(tmp_path))["train"]
+        assert {"prompt", "completion"} <= set(loaded.column_names)
+        assert len(set(loaded["prompt"])) == 200
+        assert {split_of(prompt) for prompt in loaded["prompt"]} == {split}
+        prompts.setdefault(split, set()).update(loaded["prompt"])
+    for one, other in itertools.combinations(prompts.values(), 2):
+        assert not one & other
+
+
+def test_form_rows_say_nothing_about_the_coach() -> None:
+    agree = 0
+    for row in rows("rate", "train", 500, 4, form=True):
+        values = rate.OUTPUT.parse(row["completion"])
+        agree += values == coach(Profile.model_validate(row["request"]))
+    assert agree < 25
+
+
+def test_a_wrong_row_is_refused() -> None:
+    row = next(rows("rate", "train", 1, 5))
+    label = coach(Profile.model_validate(row["request"]))
+    assert validate_row(row, label, True) == label
+    for wrong in (
+        {**row, "prompt": row["prompt"] + " "},
+        {**row, "completion": rate.OUTPUT.text({**label, "deloading_rate": 55})},
+    ):
+        with pytest.raises(RowError):
+            validate_row(wrong, label, True)
+    with pytest.raises(ValueError, match="not an output"):
+        validate_row({**row, "completion": row["completion"] + " "}, label, True)

@@ -1,0 +1,191 @@
+"""What must belong together, and the one message when it does not."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from serving.contract.lock import Lock, LockError, sha256
+from serving.engine.command import arguments, environment
+from serving.engine.preflight import PreflightError, locate_base, preflight
+from serving.engine.settings import DEMO, EngineSettings
+from serving.port import PortError, check_port
+
+Break = Callable[[Path], object]
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Path:
+    """A copy of the demo model that a test may damage."""
+    return Path(shutil.copytree(DEMO, tmp_path / "demo"))
+
+
+def check(demo: Path) -> int:
+    lock = Lock.load(demo / "adapters")
+    return preflight(locate_base(str(demo / "base"), None), demo / "adapters", lock)
+
+
+def edit(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def relock(demo: Path) -> None:
+    """Make the lock file agree with the damaged weights, so that the next check is reached."""
+    lock = json.loads((demo / "adapters" / "lock.json").read_text())
+    lock["adapters"]["rate"]["sha256"] = sha256(demo / "adapters/rate/adapter_model.safetensors")
+    (demo / "adapters" / "lock.json").write_text(json.dumps(lock))
+
+
+def set_lock(demo: Path, *keys: str, value: object) -> None:
+    lock = json.loads((demo / "adapters" / "lock.json").read_text())
+    place = lock
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    (demo / "adapters" / "lock.json").write_text(json.dumps(lock))
+
+
+def widen_adapter(demo: Path) -> None:
+    path = demo / "adapters/rate/adapter_model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if "lora_A" in name)
+    save_file({**tensors, name: tensors[name][:, :-1].copy()}, path)
+    relock(demo)
+
+
+def rename_module(demo: Path) -> None:
+    path = demo / "adapters/rate/adapter_model.safetensors"
+    save_file({n.replace("query_key_value", "q_proj"): t for n, t in load_file(path).items()}, path)
+    relock(demo)
+
+
+def garble(demo: Path) -> None:
+    (demo / "adapters/rate/adapter_model.safetensors").write_bytes(b"garbage")
+    relock(demo)
+
+
+def test_the_demo_model_passes() -> None:
+    assert check(DEMO) == 16
+
+
+BROKEN: dict[str, tuple[Break, str]] = {
+    "base weights": (
+        lambda d: (d / "base/model.safetensors").write_bytes(b"x"),
+        "model.safetensors is not the file",
+    ),
+    "base tokenizer": (lambda d: edit(d / "base/tokenizer.json", x=1), "tokenizer.json is not"),
+    "base file gone": (lambda d: (d / "base/model.safetensors").unlink(), "is missing"),
+    "no base": (lambda d: shutil.rmtree(d / "base"), "unset MODEL"),
+    "adapter weights": (
+        lambda d: (d / "adapters/rate/adapter_model.safetensors").write_bytes(b"x"),
+        "not the file in the lock file",
+    ),
+    "adapter garbled": (garble, "not a LoRA adapter"),
+    "adapter gone": (lambda d: shutil.rmtree(d / "adapters/rate"), "is missing or not"),
+    "adapter configuration gone": (
+        lambda d: (d / "adapters/rate/adapter_config.json").unlink(),
+        "not a LoRA adapter",
+    ),
+    "adapter's rank": (lambda d: edit(d / "adapters/rate/adapter_config.json", r=8), "has shape"),
+    "adapter for a wider base": (widen_adapter, "trained on another base"),
+    "adapter for other modules": (rename_module, "no linear layer"),
+    "prompt changed": (
+        lambda d: set_lock(d, "adapters", "rate", "prompt", value="0"),
+        "another prompt or output",
+    ),
+    "output changed": (
+        lambda d: set_lock(d, "adapters", "rate", "output", value="0"),
+        "another prompt or output",
+    ),
+    "no adapter for a task": (lambda d: set_lock(d, "adapters", value={}), "no adapter for task"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_does_not_belong_together_is_named(case: str, demo: Path) -> None:
+    damage, words = BROKEN[case]
+    damage(demo)
+    with pytest.raises(PreflightError, match=words) as caught:
+        check(demo)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_without_a_task_is_named(demo: Path) -> None:
+    lock = json.loads((demo / "adapters/lock.json").read_text())
+    set_lock(demo, "adapters", "other", value=lock["adapters"]["rate"])
+    with pytest.raises(PreflightError, match="adapter other is for no task"):
+        check(demo)
+
+
+def test_another_architecture_is_refused(demo: Path) -> None:
+    edit(demo / "base/config.json", model_type="llama")
+    set_lock(demo, "base", "files", "config.json", value=sha256(demo / "base/config.json"))
+    with pytest.raises(PreflightError, match="serves gpt_neox"):
+        check(demo)
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"base": 1}'])
+def test_a_lock_file_that_cannot_be_read_is_named(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "lock.json").write_text(text)
+    with pytest.raises(LockError, match=r"lock\.json"):
+        Lock.load(tmp_path)
+
+
+def start(**variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "serving.engine"],
+        env={"PATH": "/usr/bin", "HF_ENDPOINT": "http://127.0.0.1:9", **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_without_network_the_hub_s_model_is_named_with_the_way_out(tmp_path: Path) -> None:
+    done = start(MODEL="EleutherAI/polyglot-ko-1.3b", HF_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().split("\n")
+    assert "EleutherAI/polyglot-ko-1.3b is not in the Hugging Face cache" in line
+    assert "unset MODEL" in line
+
+
+def test_a_port_that_is_taken_stops_the_start_in_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = start(ENGINE_PORT=str(port))
+        with pytest.raises(PortError, match="set PORT"):
+            check_port("127.0.0.1", port, "PORT")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "set ENGINE_PORT" in done.stderr
+
+
+def test_the_command_line_names_base_adapters_and_backend() -> None:
+    settings = EngineSettings(engine_port=9)
+    lock = Lock.load(settings.adapters)
+    command = arguments(settings, DEMO / "base", lock, rank=12, gpu=False)
+    options = dict(itertools.pairwise(command))
+    assert options["--lora-modules"] == f"rate={DEMO / 'adapters' / 'rate'}"
+    assert options["--max-lora-rank"] == "16"
+    assert int(options["--max-loras"]) == len(lock.adapters) + 1
+    assert options["--structured-outputs-config.backend"] == "outlines"
+    assert options["--served-model-name"] == "demo"
+    assert "--gpu-memory-utilization" not in command
+    on_gpu = arguments(settings, DEMO / "base", lock, rank=16, gpu=True)
+    assert "--gpu-memory-utilization" in on_gpu
+    assert "VLLM_CPU_KVCACHE_SPACE" in environment(settings, gpu=False)
+    assert "VLLM_CPU_KVCACHE_SPACE" not in environment(settings, gpu=True)

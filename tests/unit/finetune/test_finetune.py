@@ -1,0 +1,174 @@
+"""From rows to weights: a tiny base and adapter are trained, exported and pass preflight."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dataset.generate import rows, write
+from finetune.data import IGNORED, TokenizationError, collate, encode_row
+from finetune.export import ExportError, export
+from finetune.recipe import Lora, NewModel, Recipe, RecipeError
+from finetune.tokenizer import train_tokenizer
+from finetune.train import run
+from serving.contract.lock import Lock
+from serving.engine.preflight import preflight
+
+RECIPES = Path(__file__).parents[3] / "finetune" / "recipes"
+DEMO = Path(__file__).parents[3] / "finetune" / "demo"
+ROWS = list(rows("rate", "train", 64, 9))
+TEXTS = [row["prompt"] + row["completion"] for row in ROWS]
+
+
+def recipe(**fields: object) -> Recipe:
+    values: dict[str, object] = {
+        "train": [Path("x")],
+        "out": Path("x"),
+        "steps": 1,
+        "batch": 4,
+        "learning_rate": 1e-3,
+        "prompt_weight": 0.0,
+        "decision_weight": 20.0,
+    }
+    return Recipe.model_validate(values | fields)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_in_the_repository_loads(path: Path) -> None:
+    loaded = Recipe.load(path)
+    assert loaded.decision_weight == 1 or loaded.lora
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("steps: [", "bad.yaml"),
+        ("steps: 1", "learning_rate"),
+        ("{train: [x], out: x, steps: 0, batch: 1, learning_rate: 1}", "steps"),
+        ("{train: [x], out: x, steps: 1, batch: 1, learning_rate: 1}", "exactly one"),
+        (
+            "{train: [x], out: x, steps: 1, batch: 1, learning_rate: 1, lora: {rank: 1, alpha: 1}}",
+            "needs model",
+        ),
+        ("{train: [x], out: x, steps: 1, batch: 1, learning_rate: 1, speed: 2}", "speed"),
+    ],
+)
+def test_a_wrong_recipe_names_file_and_field(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=words) as caught:
+        Recipe.load(path)
+    assert "bad.yaml" in str(caught.value)
+
+
+def test_loss_weights_fall_on_completion_and_decisions() -> None:
+    tokenizer = train_tokenizer(TEXTS, 512)
+    for row in ROWS[:8]:
+        encoded = encode_row(row, 0, tokenizer, recipe())
+        decided = [i for i, d in zip(encoded["input_ids"], encoded["decided"], strict=True) if d]
+        answer = json.loads(row["completion"])
+        rates = [str(value) for value in answer.values() if isinstance(value, int)]
+        assert tokenizer.decode(decided) == "".join(rates)
+        weights = encoded["weights"]
+        trained = [i for i, w in zip(encoded["input_ids"], weights, strict=True) if w]
+        assert tokenizer.decode(trained) == row["completion"] + tokenizer.eos_token
+        assert set(weights) == {0.0, 1.0, 20.0}
+        assert weights.count(20.0) == len(decided)
+
+
+def test_the_tail_is_left_off_all_but_a_share_of_rows() -> None:
+    tokenizer = train_tokenizer(TEXTS, 512)
+    short = recipe(tail_share=0.25)
+    examples = [encode_row(row, n, tokenizer, short) for n, row in enumerate(ROWS)]
+    whole = [example["input_ids"][-1] == tokenizer.eos_token_id for example in examples]
+    assert sum(whole) == len(ROWS) // 4
+    for example, row in zip(examples, ROWS, strict=True):
+        text = str(tokenizer.decode(example["input_ids"]))
+        whole_text = row["prompt"] + row["completion"] + tokenizer.eos_token
+        assert whole_text.startswith(text)
+        assert sum(example["decided"]) >= 4
+
+
+def test_a_tokenizer_that_joins_head_and_decision_is_refused() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {chr(i): i for i in range(0x110) if chr(i).isprintable()}
+    letters |= {c: 10_000 + i for i, c in enumerate(sorted(set("".join(TEXTS)) - set(letters)))}
+    inner = Tokenizer(models.WordLevel({**letters, ":55": 1, ":": 2}, unk_token=":"))
+    inner.pre_tokenizer = pre_tokenizers.Split(":55", "isolated")
+    joining = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=":")  # type: ignore[no-untyped-call]
+    with pytest.raises(TokenizationError, match="spans an edge"):
+        encode_row(ROWS[0], 0, joining, recipe())
+
+
+def test_collate_pads_and_masks() -> None:
+    batch = collate(
+        [
+            {"input_ids": [5, 6, 7], "weights": [0, 1, 20], "decided": [0, 0, 1]},
+            {"input_ids": [8], "weights": [1], "decided": [0]},
+        ],
+        pad=0,
+    )
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [[IGNORED, 6, 7], [8, IGNORED, IGNORED]]
+    assert batch["weights"].tolist() == [[0, 1, 20], [1, 0, 0]]
+    assert batch["decided"].tolist() == [[False, False, True], [False, False, False]]
+
+
+def test_a_base_and_an_adapter_are_trained_exported_and_pass_preflight(tmp_path: Path) -> None:
+    form, train = tmp_path / "form.jsonl", tmp_path / "train.jsonl"
+    write(form, rows("rate", "train", 32, 1, form=True), 32, coached=False)
+    write(train, rows("rate", "train", 32, 2), 32, coached=True)
+    shape = NewModel(vocabulary=600, hidden=32, layers=1, heads=2)
+    base_log = run(recipe(train=[form], out=tmp_path / "base", new_model=shape, steps=3, batch=8))
+    log = run(
+        recipe(
+            train=[train],
+            validation=train,
+            out=tmp_path / "adapters" / "rate",
+            model=str(tmp_path / "base"),
+            lora=Lora(rank=4, alpha=8),
+            steps=40,
+            batch=8,
+            learning_rate=1e-2,
+        )
+    )
+    scored = [entry for entry in log["history"] if "eval_all_decided_right" in entry]
+    losses = [entry["eval_loss"] for entry in scored]
+    assert losses[-1] < losses[0]
+    assert base_log["trained_parameters"] > log["trained_parameters"]
+
+    lock = export(str(tmp_path / "base"), "tiny", tmp_path / "adapters", tmp_path / "out")
+    assert lock == Lock.load(tmp_path / "out" / "adapters")
+    assert preflight(tmp_path / "out" / "base", tmp_path / "out" / "adapters", lock) == 4
+    weights = load_file(tmp_path / "out" / "adapters" / "rate" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert (tmp_path / "out" / "adapters" / "rate" / "loss.png").stat().st_size > 5000
+
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "base")
+    ids = AutoTokenizer.from_pretrained(tmp_path / "out" / "base")(TEXTS[0], return_tensors="pt")
+    with torch.no_grad():
+        plain = base(**ids).logits
+        adapted = PeftModel.from_pretrained(base, tmp_path / "out" / "adapters" / "rate")
+        assert not torch.allclose(plain, adapted(**ids).logits)
+
+
+def test_export_names_what_is_missing(tmp_path: Path) -> None:
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    with pytest.raises(ExportError, match="neither a folder"):
+        export("nobody/nothing", "x", adapters, tmp_path / "out")
+    with pytest.raises(ExportError, match="no trained adapter"):
+        export(str(DEMO / "base"), "x", adapters, tmp_path / "out")
+    (adapters / "other").mkdir()
+    (adapters / "other" / "adapter_model.safetensors").touch()
+    with pytest.raises(ExportError, match="no task of that name"):
+        export(str(DEMO / "base"), "x", adapters, tmp_path / "out")
