@@ -13,7 +13,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help serve test lint environment dataset demo-model evaluate lock clean
+.PHONY: help serve test lint environment dataset demo-model evaluate figures lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ evaluate: $(VENV)/.installed ## score the adapters through vLLM; scores go into 
 	@test -e dataset/data/rate/test.jsonl || $(MAKE) dataset
 	@$(BIN)/python -m finetune.evaluate --adapters $(or $(ADAPTERS),finetune/demo/adapters) \
 		$(if $(MODEL),--model $(MODEL))
+
+figures: $(VENV)/.installed ## measure the README's figures in a fresh clone and write them into it
+	@$(BIN)/python -m loadtests.figures
 
 # Needs network. FIND_LINKS may name a folder with the CPU build of torch.
 lock: ## renew requirements/*.txt from pyproject.toml

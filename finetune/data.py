@@ -79,8 +79,8 @@ def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Tensor]:
     """Pad rows on the right to one length.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` int64, ``labels`` int64 (``IGNORED`` where the weight
-        is 0), ``weights`` float32 and ``decided`` bool; all of shape (rows, longest).
+        ``input_ids``, ``attention_mask``, ``labels`` (``IGNORED`` where the weight is 0) and
+        ``decided`` int64, ``weights`` float32; all of shape (rows, longest).
     """
     longest = max(len(row["input_ids"]) for row in rows)
 
@@ -95,7 +95,7 @@ def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Tensor]:
         "attention_mask": (torch.arange(longest) < lengths[:, None]).to(torch.int64),
         "labels": torch.where(weights > 0, ids, IGNORED),
         "weights": weights,
-        "decided": padded("decided", 0, torch.int64).bool(),
+        "decided": padded("decided", 0, torch.int64),
     }
 
 

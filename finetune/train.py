@@ -107,7 +107,7 @@ def share_all_decided(prediction: EvalPrediction) -> dict[str, float]:
     """
     chosen, label_ids = np.asarray(prediction.predictions), prediction.label_ids
     labels, decided = (np.asarray(ids) for ids in label_ids)
-    right = (chosen[:, :-1] == labels[:, 1:]) | ~decided[:, 1:].astype(bool)
+    right = (chosen[:, :-1] == labels[:, 1:]) | (decided[:, 1:] != 1)  # the trainer pads with -100
     return {"all_decided_right": float(right.all(axis=1).mean())}
 
 

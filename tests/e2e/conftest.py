@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import Stack
+from loadtests.stack import Stack
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,12 @@ import pytest
 
 from dataset.policy import coach
 from dataset.profiles import profiles
+from loadtests.stack import Stack
 from serving.contract import rate
 from serving.contract.profile import PUBLISHED, Profile
 from serving.contract.tasks import TASKS
 from serving.gateway.readiness import HOSTILE
 from tests.bad_requests import BAD, GOOD
-from tests.e2e.stack import Stack
 from tests.oracle import faults
 
 RATE = "/gen/routine/rate"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.stack import ROOT, Stack, free_port
 from tests.bad_requests import GOOD
-from tests.e2e.stack import ROOT, Stack, free_port
 
 RATE = "/gen/routine/rate"
 
@@ -79,7 +79,7 @@ def test_a_port_that_is_taken_ends_the_start_with_one_line(variable: str, tmp_pa
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        stack = Stack.start(tmp_path / "log", **{variable: str(taken.getsockname()[1])})
+        stack = Stack.start(tmp_path / "log", ROOT, **{variable: str(taken.getsockname()[1])})
         try:
             assert stack.wait_stopped() != 0
         finally:

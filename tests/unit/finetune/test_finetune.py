@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
 
 from dataset.generate import rows, write
 from finetune.data import IGNORED, TokenizationError, collate, encode_row
 from finetune.export import ExportError, export
 from finetune.recipe import Lora, NewModel, Recipe, RecipeError
 from finetune.tokenizer import train_tokenizer
-from finetune.train import run
+from finetune.train import run, share_all_decided
 from serving.contract.lock import Lock
 from serving.engine.preflight import preflight
 
@@ -120,7 +121,16 @@ def test_collate_pads_and_masks() -> None:
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [[IGNORED, 6, 7], [8, IGNORED, IGNORED]]
     assert batch["weights"].tolist() == [[0, 1, 20], [1, 0, 0]]
-    assert batch["decided"].tolist() == [[False, False, True], [False, False, False]]
+    assert batch["decided"].tolist() == [[0, 0, 1], [0, 0, 0]]
+
+
+def test_a_row_counts_only_if_every_decision_is_the_first_choice() -> None:
+    """Shorter rows come padded with -100 from the trainer; that is no decision."""
+    labels = np.array([[5, 6, 7, 8], [5, 6, 7, -100], [5, 6, 7, -100]])
+    decided = np.array([[0, 1, 0, 1], [0, 1, 0, -100], [0, 1, 0, -100]])
+    chosen = np.array([[6, 0, 8, 0], [6, 0, 0, 0], [9, 0, 0, 0]])
+    prediction = EvalPrediction(predictions=chosen, label_ids=(labels, decided))
+    assert share_all_decided(prediction) == {"all_decided_right": pytest.approx(2 / 3)}
 
 
 def test_a_base_and_an_adapter_are_trained_exported_and_pass_preflight(tmp_path: Path) -> None:

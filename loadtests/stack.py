@@ -13,9 +13,9 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 MARK = "ROUTINE_TEST_STACK"
-READY_SECONDS = 240
+READY_SECONDS = 600
 STOP_SECONDS = 30
 
 
@@ -37,21 +37,21 @@ class Stack:
     mark: str
 
     @classmethod
-    def start(cls, log: Path, **variables: str) -> Stack:
-        """Start; ``variables`` go into the environment."""
+    def start(cls, log: Path, folder: Path = ROOT, **variables: str) -> Stack:
+        """Start what is in ``folder``; ``variables`` go into the environment."""
         mark, port, engine_port = uuid.uuid4().hex, free_port(), free_port()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
-        environment |= {"PORT": str(port), "ENGINE_PORT": str(engine_port), MARK: mark}
+        environment |= {"PORT": str(port), "ENGINE_PORT": str(engine_port), MARK: mark, **variables}
         process = subprocess.Popen(
             ["make", "serve"],
-            cwd=ROOT,
-            env=environment | variables,
+            cwd=folder,
+            env=environment,
             stdout=log.open("wb"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        url = f"http://127.0.0.1:{environment.get('PORT')}"
-        return cls(process, url, f"http://127.0.0.1:{engine_port}", log, mark)
+        url, engine_url = (f"http://127.0.0.1:{environment[p]}" for p in ("PORT", "ENGINE_PORT"))
+        return cls(process, url, engine_url, log, mark)
 
     def wait_ready(self) -> float:
         """Seconds until /readyz answers 200."""

@@ -1,0 +1,1 @@
+"""Measurements of the running service, and how it is started for them."""
