@@ -10,8 +10,11 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[1]
 MARK = "ROUTINE_TEST_STACK"
@@ -35,6 +38,7 @@ class Stack:
     engine_url: str
     log: Path
     mark: str
+    sessions: set[int] = field(default_factory=set)
 
     @classmethod
     def start(cls, log: Path, folder: Path = ROOT, **variables: str) -> Stack:
@@ -42,14 +46,15 @@ class Stack:
         mark, port, engine_port = uuid.uuid4().hex, free_port(), free_port()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
         environment |= {"PORT": str(port), "ENGINE_PORT": str(engine_port), MARK: mark, **variables}
-        process = subprocess.Popen(
-            ["make", "serve"],
-            cwd=folder,
-            env=environment,
-            stdout=log.open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                ["make", "serve"],
+                cwd=folder,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         url, engine_url = (f"http://127.0.0.1:{environment[p]}" for p in ("PORT", "ENGINE_PORT"))
         return cls(process, url, engine_url, log, mark)
 
@@ -62,22 +67,27 @@ class Stack:
             assert waited < READY_SECONDS, f"not ready:\n{self.log.read_text()[-5000:]}"
             try:
                 urllib.request.urlopen(f"{self.url}/readyz", timeout=2).close()
+                self.processes()  # learn the sessions while every process still has its parent
                 return waited
             except OSError:
                 time.sleep(0.2)
 
     def processes(self) -> dict[int, str]:
-        """What runs of this stack: process id to command line."""
+        """What runs of this stack: process id to command line.
+
+        Processes are known by their environment's mark. vLLM's children overwrite their environment
+        with a title, so whatever shares a session with a marked process belongs to it too.
+        """
+        running = list(psutil.process_iter(["pid", "cmdline", "environ"]))
+        marked = [p.pid for p in running if (p.info["environ"] or {}).get(MARK) == self.mark]
+        for pid in marked:
+            with suppress(ProcessLookupError):
+                self.sessions.add(os.getsid(pid))
         found = {}
-        for folder in Path("/proc").iterdir():
-            if not folder.name.isdigit():
-                continue
-            try:
-                if f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes():
-                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    found[int(folder.name)] = command
-            except OSError:
-                continue
+        for process in running:
+            with suppress(ProcessLookupError):
+                if process.pid in marked or os.getsid(process.pid) in self.sessions:
+                    found[process.pid] = " ".join(process.info["cmdline"] or [])
         return found
 
     def pid_of(self, words: str) -> int:
@@ -101,5 +111,6 @@ class Stack:
     def kill(self) -> None:
         """Clear away whatever a failed test left."""
         for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(timeout=STOP_SECONDS)

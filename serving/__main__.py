@@ -1,7 +1,7 @@
 """Run engine and gateway together: ``python -m serving``.
 
 Both or none: when either stops, for whatever reason, the other is stopped too and this process ends
-with the first one's exit code. Ctrl-C and SIGTERM stop both. Restarting is for whatever runs this
+with an exit code other than 0. Ctrl-C and SIGTERM stop both. Restarting is for whatever runs this
 (systemd, a container's restart policy).
 """
 
@@ -21,7 +21,8 @@ def main() -> None:
     for part in ("engine", "gateway"):
         manager.add_process(part, f"exec {python} -m serving.{part}", env=environment)
     manager.loop()
-    sys.exit(manager.returncode)
+    # vLLM's API server ends with 0 when its engine core dies; here nothing ends well by itself.
+    sys.exit(manager.returncode or 1)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,11 @@ class Task:
     examples: tuple[BaseModel, ...]
     """Requests for documentation, fingerprints and golden prompts."""
 
+    def prepare(self) -> None:
+        """Build the constraints now (Outlines takes about a second to import), not in a request."""
+        for request in self.examples:
+            _ = self.output(request).decided_regex
+
     def prompt_fingerprint(self) -> str:
         """A hash over the prompts of the examples: changes when a prompt's bytes change."""
         return _digest(self.prompt(request) for request in self.examples)

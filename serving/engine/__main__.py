@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from pydantic import ValidationError
-
 from serving.contract.lock import Lock, LockError
 from serving.engine.command import arguments, environment
 from serving.engine.preflight import PreflightError, locate_base, preflight
 from serving.engine.settings import EngineSettings
-from serving.port import PortError, check_port
+from serving.startup import StartError, check_port, load
 
 
 def has_gpu() -> bool:
@@ -23,12 +21,12 @@ def has_gpu() -> bool:
 
 def main() -> None:
     try:
-        settings = EngineSettings()
+        settings = load(EngineSettings)
         check_port(settings.engine_host, settings.engine_port, "ENGINE_PORT")
         lock = Lock.load(settings.adapters)
         base = locate_base(settings.model, lock.base.revision)
         rank = preflight(base, settings.adapters, lock)
-    except (PreflightError, LockError, PortError, ValidationError) as error:
+    except (PreflightError, LockError, StartError) as error:
         sys.exit(f"engine: {error}")
     gpu = has_gpu()
     print(

@@ -7,12 +7,11 @@ import logging
 import sys
 
 import uvicorn
-from pydantic import ValidationError
 
 from serving.contract.profile import PUBLISHED
 from serving.gateway.app import create_app
 from serving.gateway.settings import GatewaySettings
-from serving.port import PortError, check_port
+from serving.startup import StartError, check_port, load
 
 
 def curl_line(port: int) -> str:
@@ -27,9 +26,9 @@ def curl_line(port: int) -> str:
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
-        settings = GatewaySettings()
+        settings = load(GatewaySettings)
         check_port(settings.host, settings.port, "PORT")
-    except (ValidationError, PortError) as error:
+    except StartError as error:
         sys.exit(f"gateway: {error}")
 
     def announce() -> None:

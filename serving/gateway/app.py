@@ -71,6 +71,8 @@ def create_app(
         announce: called each time the service becomes ready.
     """
     metrics = Metrics()
+    for task in TASKS.values():
+        task.prepare()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

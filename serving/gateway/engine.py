@@ -100,7 +100,7 @@ class VllmEngine:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(
-                total=timeout_seconds, sock_connect=connect_timeout_seconds
+                total=None, sock_connect=connect_timeout_seconds, sock_read=timeout_seconds
             ),
         )
 
@@ -134,7 +134,7 @@ class VllmEngine:
         data = json.dumps(body, ensure_ascii=False).encode()
         try:
             async with self._ask("POST", "/v1/completions", data, headers) as response:
-                answer = await response.json()
+                answer = json.loads(await response.read())
             usage = answer["usage"]
             return Completion(
                 answer["choices"][0]["text"], usage["prompt_tokens"], usage["completion_tokens"]

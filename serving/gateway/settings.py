@@ -28,7 +28,7 @@ class GatewaySettings(BaseSettings):
     connect_timeout_seconds: float = Field(default=0.8, gt=0)
     """How long a connection to the engine may take to open."""
     engine_timeout_seconds: float = Field(default=60.0, gt=0)
-    """How long the engine may take for one answer."""
+    """How long the engine may stay silent: before an answer, or between a stream's chunks."""
     max_in_flight: int = Field(default=256, ge=1)
     """Requests at the engine at once; more wait here."""
     max_queued: int = Field(default=1024, ge=0)

@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ALLOWED = {
     "serving.contract": {"serving.contract"},
-    "serving.gateway": {"serving.gateway", "serving.contract", "serving.port"},
-    "serving.engine": {"serving.engine", "serving.contract", "serving.port"},
+    "serving.gateway": {"serving.gateway", "serving.contract", "serving.startup"},
+    "serving.engine": {"serving.engine", "serving.contract", "serving.startup"},
     "dataset": {"dataset", "serving.contract"},
     "finetune": {"finetune", "serving.contract"},
     "loadtests": {"loadtests", "serving.contract"},

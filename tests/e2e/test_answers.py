@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import statistics
@@ -155,7 +156,7 @@ async def test_bad_input_is_refused_and_the_engine_is_not_asked(stack: Stack) ->
             headers = {"content-type": content_type} if content_type else {}
             async with session.post(
                 stack.url + RATE,
-                data=body,
+                data=io.BytesIO(body),
                 headers=headers,
                 skip_auto_headers=["content-type"],
             ) as response:

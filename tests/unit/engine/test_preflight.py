@@ -18,7 +18,7 @@ from serving.contract.lock import Lock, LockError, sha256
 from serving.engine.command import arguments, environment
 from serving.engine.preflight import PreflightError, locate_base, preflight
 from serving.engine.settings import DEMO, EngineSettings
-from serving.port import PortError, check_port
+from serving.startup import StartError, check_port
 
 Break = Callable[[Path], object]
 
@@ -167,7 +167,7 @@ def test_a_port_that_is_taken_stops_the_start_in_one_line() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         done = start(ENGINE_PORT=str(port))
-        with pytest.raises(PortError, match="set PORT"):
+        with pytest.raises(StartError, match="set PORT"):
             check_port("127.0.0.1", port, "PORT")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

@@ -129,7 +129,7 @@ def test_a_row_counts_only_if_every_decision_is_the_first_choice() -> None:
     labels = np.array([[5, 6, 7, 8], [5, 6, 7, -100], [5, 6, 7, -100]])
     decided = np.array([[0, 1, 0, 1], [0, 1, 0, -100], [0, 1, 0, -100]])
     chosen = np.array([[6, 0, 8, 0], [6, 0, 0, 0], [9, 0, 0, 0]])
-    prediction = EvalPrediction(predictions=chosen, label_ids=(labels, decided))
+    prediction = EvalPrediction(predictions=chosen, label_ids=(labels, decided))  # type: ignore[arg-type]
     assert share_all_decided(prediction) == {"all_decided_right": pytest.approx(2 / 3)}
 
 

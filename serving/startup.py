@@ -1,0 +1,53 @@
+"""What every process checks before its slow part, to fail in one line that says what to set."""
+
+from __future__ import annotations
+
+import socket
+from typing import TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+Settings = TypeVar("Settings", bound=BaseSettings)
+
+
+class StartError(ValueError):
+    """A process cannot start: the message names the environment variable to set."""
+
+
+def load(settings: type[Settings]) -> Settings:
+    """Read ``settings`` from the environment.
+
+    Raises:
+        StartError: a variable's value is not what its field takes.
+    """
+    try:
+        return settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if name in settings.model_fields and not settings.model_fields[name].validation_alias:
+            name = settings.model_config.get("env_prefix", "") + name
+        message = f"{name.upper()}={first['input']}: {first['msg']}"
+        raise StartError(message) from error
+
+
+def check_port(host: str, port: int, variable: str) -> None:
+    """Bind ``port`` once and let go of it.
+
+    Args:
+        host: the address to listen on.
+        port: the port; 0 is always free.
+        variable: the environment variable that sets it, for the message.
+
+    Raises:
+        StartError: something else listens there, or the address is not this machine's.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StartError(
+                f"port {port} on {host} cannot be used ({error.strerror}): set {variable}"
+            ) from error

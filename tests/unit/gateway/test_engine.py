@@ -1,0 +1,145 @@
+"""The engine client against a real HTTP server that misbehaves in every way an engine can."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from loadtests.stack import free_port
+from serving.gateway.engine import Completion, VllmEngine
+from serving.gateway.errors import (
+    EngineFault,
+    EngineRefused,
+    EngineTimeout,
+    EngineUnavailable,
+    GatewayError,
+)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+GOOD = {
+    "choices": [{"text": "45"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+}
+
+
+@asynccontextmanager
+async def engine(handler: Handler, timeout_seconds: float = 5) -> AsyncIterator[VllmEngine]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    client = VllmEngine(f"http://127.0.0.1:{port}", 0.5, timeout_seconds)
+    try:
+        yield client
+    finally:
+        await client.close()
+        await runner.cleanup()
+
+
+def answering(status: int = 200, **kwargs: object) -> Handler:
+    async def handle(_: web.Request) -> web.StreamResponse:
+        if "json" in kwargs:
+            return web.json_response(kwargs["json"], status=status)
+        return web.Response(status=status, text=str(kwargs.get("text", "")))
+
+    return handle
+
+
+async def complete(client: VllmEngine) -> Completion:
+    return await client.complete("rate", "x", 5, "4.", {"x-request-id": "abc"})
+
+
+async def test_a_completion_is_asked_for_greedily_under_the_constraint() -> None:
+    seen: dict[str, object] = {}
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        seen.update(await request.json(), id=request.headers["x-request-id"])
+        return web.json_response(GOOD)
+
+    async with engine(handle) as client:
+        assert await complete(client) == Completion("45", 3, 2)
+    assert seen == {
+        "model": "rate",
+        "prompt": "x",
+        "max_tokens": 5,
+        "temperature": 0,
+        "structured_outputs": {"regex": "4."},
+        "id": "abc",
+    }
+
+
+@pytest.mark.parametrize(
+    ("handler", "error"),
+    [
+        (answering(503, text="loading"), EngineUnavailable),
+        (answering(500, text="<html>"), EngineFault),
+        (answering(500, json={"error": {"message": "died"}}), EngineFault),
+        (answering(400, json={"error": {"message": "no"}}), EngineFault),
+        (answering(404, json={"error": {"message": "no adapter"}}), EngineFault),
+        (answering(200, json={"choices": []}), EngineFault),
+        (answering(200, json=[]), EngineFault),
+        (answering(200, text="not json"), EngineFault),
+    ],
+)
+async def test_what_an_engine_should_not_answer_is_a_typed_error(
+    handler: Handler, error: type[GatewayError]
+) -> None:
+    async with engine(handler) as client:
+        with pytest.raises(error):
+            await complete(client)
+
+
+async def test_a_pass_through_refusal_keeps_the_engine_s_words() -> None:
+    refusal = {"error": {"message": "max_tokens must be positive", "param": "max_tokens"}}
+    async with engine(answering(400, json=refusal)) as client:
+        with pytest.raises(EngineRefused, match="must be positive") as caught:
+            async with client.forward("POST", "/v1/completions", b"{}", {}):
+                pass
+    assert (caught.value.status, caught.value.param) == (400, "max_tokens")
+
+
+async def test_a_silent_engine_is_a_timeout() -> None:
+    async def silent(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(2)
+        return web.Response()
+
+    async with engine(silent, timeout_seconds=0.1) as client:
+        with pytest.raises(EngineTimeout):
+            await complete(client)
+        assert not await client.healthy()
+
+
+async def test_an_engine_that_is_not_there_is_unavailable_at_once() -> None:
+    client = VllmEngine(f"http://127.0.0.1:{free_port()}", 0.5, 5)
+    start = time.perf_counter()
+    with pytest.raises(EngineUnavailable):
+        await complete(client)
+    assert time.perf_counter() - start < 0.5
+    assert not await client.healthy()
+    await client.close()
+
+
+async def test_an_engine_that_dies_within_a_stream_is_unavailable() -> None:
+    async def dies(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: 1\n\n")
+        assert request.transport
+        request.transport.abort()
+        return response
+
+    async with engine(dies) as client:
+        chunks = []
+        with pytest.raises(EngineUnavailable):
+            async with client.forward("POST", "/v1/completions", b"{}", {}) as upstream:
+                assert upstream.content_type == "text/event-stream"
+                async for chunk in upstream.chunks:
+                    chunks.append(chunk)
+        assert b"".join(chunks) in (b"", b"data: 1\n\n")
