@@ -12,6 +12,7 @@ TORCH := $(shell grep '^torch==' $(LOCK))
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 export HF_HUB_DISABLE_TELEMETRY := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help serve test lint environment dataset demo-model evaluate figures lock clean
 
@@ -37,10 +38,10 @@ $(VENV)/.installed: $(LOCK) pyproject.toml
 		"Python 3.11 or newer is needed, %s is %d.%d: set PYTHON" % (sys.executable, *v))'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing $(TORCH) (1 of 3)"
-	@$(BIN)/pip install --quiet --no-deps '$(TORCH)' 2>/dev/null || \
+	@$(BIN)/pip install --no-deps '$(TORCH)' 2>/dev/null || \
 		$(BIN)/pip install --no-deps '$(TORCH)' --extra-index-url $(TORCH_CPU_INDEX)
 	@echo "installing $$(grep -c == $(LOCK)) locked packages (2 of 3)"
-	@$(BIN)/pip install --quiet --progress-bar on --no-deps -r $(LOCK)
+	@$(BIN)/pip install --no-deps -r $(LOCK)
 	@echo "installing this project (3 of 3)"
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -37,6 +37,8 @@ class Task:
     """From request and answer to the names of the rules the answer breaks."""
     examples: tuple[BaseModel, ...]
     """Requests for documentation, fingerprints and golden prompts."""
+    worked: Mapping[str, Any]
+    """Decisions that answer the first example well, for documentation."""
 
     def prepare(self) -> None:
         """Build the constraints now (Outlines takes about a second to import), not in a request."""
@@ -75,6 +77,12 @@ TASKS: dict[str, Task] = {
             output=_rate_output,
             check=check_rate,
             examples=PUBLISHED,
+            worked={
+                "init_weight_rate": 55,
+                "increase_rate_week": 10,
+                "increase_rate_set": 5,
+                "deloading_rate": 50,
+            },
         ),
     )
 }

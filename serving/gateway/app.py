@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from serving.contract.tasks import TASKS
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine, VllmEngine
-from serving.gateway.errors import GatewayError, MalformedBody, RouteError
+from serving.gateway.errors import GatewayError, InvalidRequest, MalformedBody, RouteError
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
 from serving.gateway.middleware import Envelope
@@ -34,6 +34,9 @@ DESCRIPTION = """리프터의 프로필을 보내면 5/3/1 훈련 계획을 돌�
 ERROR_SCHEMA = {
     "type": "object",
     "required": ["error"],
+    "example": InvalidRequest(
+        "experience cannot be '9'; it must be an integer from 1 to 5", "experience"
+    ).body(),
     "properties": {
         "error": {
             "type": "object",

@@ -188,8 +188,6 @@ def _refusal(status: int, body: bytes) -> GatewayError:
         message, param = str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError):
         message, param = body[:200].decode(errors="replace"), None
-    if status == 503:
-        return EngineUnavailable("the engine is not ready; try again later")
     if status < 500:
         return EngineRefused(status, message, param)
-    return EngineFault(f"the engine failed: {message}")
+    return EngineUnavailable(f"the engine failed ({status} {message}); try again later")

@@ -69,9 +69,14 @@ def _add_task(router: APIRouter, task: Task, generator: Generator) -> None:
         tags=["routine"],
         summary=task.summary,
         response_model=task.answer,
-        responses=ERRORS,
+        responses={200: _worked_answer(task), **ERRORS},
         name=task.name,
     )
+
+
+def _worked_answer(task: Task) -> dict[str, Any]:
+    answer = json.loads(task.output(task.examples[0]).text(task.worked))
+    return {"description": "완성된 답", "content": {"application/json": {"example": answer}}}
 
 
 def _example(request: Any) -> Any:

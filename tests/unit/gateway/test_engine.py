@@ -79,8 +79,8 @@ async def test_a_completion_is_asked_for_greedily_under_the_constraint() -> None
     ("handler", "error"),
     [
         (answering(503, text="loading"), EngineUnavailable),
-        (answering(500, text="<html>"), EngineFault),
-        (answering(500, json={"error": {"message": "died"}}), EngineFault),
+        (answering(500, text="<html>"), EngineUnavailable),
+        (answering(500, json={"error": {"message": "died"}}), EngineUnavailable),
         (answering(400, json={"error": {"message": "no"}}), EngineFault),
         (answering(404, json={"error": {"message": "no adapter"}}), EngineFault),
         (answering(200, json={"choices": []}), EngineFault),

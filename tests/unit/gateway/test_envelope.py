@@ -8,9 +8,12 @@ import time
 import pytest
 from starlette.testclient import TestClient
 
+from dataset.policy import coach
 from serving.contract import rate
+from serving.contract.profile import PUBLISHED
 from serving.gateway.errors import EngineRefused, EngineUnavailable
 from tests.bad_requests import GOOD
+from tests.oracle import faults
 from tests.unit.gateway.fake_engine import FakeEngine, completion_body, wait_ready
 
 RATE = "/gen/routine/rate"
@@ -192,3 +195,6 @@ def test_the_api_page_has_worked_examples_and_our_error_shape(client: TestClient
     assert list(answer) == list(rate.RateAnswer.model_fields)
     assert "HTTPValidationError" not in str(schema)
     assert "422" in post["responses"]
+    worked = post["responses"]["200"]["content"]["application/json"]["example"]
+    assert faults(worked) == []
+    assert worked["init_weight_rate"] == coach(PUBLISHED[0])["init_weight_rate"]
