@@ -2,7 +2,8 @@
 
 ``python -m finetune.export --base finetune/runs/demo/base --name demo --adapters
 finetune/runs/demo/adapters --out finetune/demo`` copies base and adapters and writes
-``adapters/lock.json``. A base that comes from the hub is not copied; its commit is locked.
+``adapters/lock.json``. A base that comes from the hub is not copied; its commit and the
+hashes of its files are locked.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from serving.contract.lock import WEIGHTS, AdapterEntry, BaseEntry, Lock, sha256
+from serving.contract.lock import (
+    BASE_FILES,
+    CONFIG,
+    WEIGHTS,
+    AdapterEntry,
+    BaseEntry,
+    Lock,
+    sha256,
+)
 from serving.contract.tasks import TASKS
 
-LOCKED = ("config.json", "tokenizer.json")
-"""Files that are locked for every base; for a folder its weights are too."""
-BASE_WEIGHTS = "model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
+COPIED = ("generation_config.json", "tokenizer_config.json", "loss.png")
+"""A base's other files, copied where it has them."""
 SHOWN = "loss.png"
 
 
@@ -30,24 +37,29 @@ class ExportError(ValueError):
     """Something to export is missing: the message names it."""
 
 
-def export_base(base: str, name: str, out: Path) -> BaseEntry:
-    """Copy a base folder into ``out/base``, or find the hub's commit; return the lock's entry."""
+def export_base(base: str, served_name: str, out: Path) -> BaseEntry:
+    """Copy a base folder into ``out/base``, or find the hub's commit; return the lock's entry.
+
+    Raises:
+        ExportError: neither a folder nor cached, or no model in it.
+    """
     source, revision = Path(base), None
-    if source.is_dir():
-        copied = [*LOCKED, "generation_config.json", "tokenizer_config.json", BASE_WEIGHTS, SHOWN]
-        for file in copied:
-            _copy(source / file, out / "base" / file)
-        names = [*LOCKED, BASE_WEIGHTS]
-    else:
+    if not source.is_dir():
         try:
             source = Path(snapshot_download(base, local_files_only=True))
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
             raise ExportError(
                 f"{base} is neither a folder nor in the Hugging Face cache"
             ) from error
-        revision, names = source.name, list(LOCKED)
-    files = {file: sha256(source / file) for file in names}
-    return BaseEntry(name=name, revision=revision, files=files)
+        revision = source.name
+    locked = sorted({path.name for pattern in BASE_FILES for path in source.glob(pattern)})
+    if "config.json" not in locked or not any(n.endswith((".safetensors", ".bin")) for n in locked):
+        raise ExportError(f"{source} has no config.json or no weights")
+    if revision is None:
+        for name in [*locked, *(name for name in COPIED if (source / name).exists())]:
+            _copy(source / name, out / "base" / name)
+    files = {name: sha256(source / name) for name in locked}
+    return BaseEntry(name=served_name, revision=revision, files=files)
 
 
 def export_adapter(folder: Path, base_name: str, out: Path) -> AdapterEntry:
@@ -59,14 +71,14 @@ def export_adapter(folder: Path, base_name: str, out: Path) -> AdapterEntry:
     if folder.name not in TASKS:
         raise ExportError(f"{folder}: no task of that name; the registry has {list(TASKS)}")
     task, target = TASKS[folder.name], out / folder.name
-    for file in (WEIGHTS, ADAPTER_CONFIG, SHOWN):
+    for file in (WEIGHTS, CONFIG, SHOWN):
         _copy(folder / file, target / file)
-    config = json.loads((target / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((target / CONFIG).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base_name
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    (target / ADAPTER_CONFIG).write_text(text, encoding="utf-8")
+    (target / CONFIG).write_text(text, encoding="utf-8")
     return AdapterEntry(
-        sha256=sha256(target / WEIGHTS),
+        files={file: sha256(target / file) for file in (WEIGHTS, CONFIG)},
         prompt=task.prompt_fingerprint(),
         output=task.output_fingerprint(),
     )

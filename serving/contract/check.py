@@ -12,6 +12,7 @@ from typing import Any
 
 from serving.contract.profile import Profile
 
+_PROGRAM = "5/3/1 프로그램"
 _RATES = ("init_weight_rate", "increase_rate_week", "increase_rate_set", "deloading_rate")
 _SET = re.compile(r"SET(\d) (\d{1,3})%x(\d{1,2}\+?)")
 _REPETITIONS = {"Week1": "5 5 5+", "Week2": "3 3 3+", "Week3": "5 3 1+", "Week4": "5 5 5"}
@@ -25,17 +26,21 @@ def check_rate(request: Profile, answer: Mapping[str, Any]) -> list[str]:
         answer: the six keys of a Task 1 answer.
 
     Returns:
-        Some of ``keys``, ``rates``, ``layout``, ``repetitions``, ``percent``, ``over_100``.
+        Some of ``keys``, ``program``, ``rates``, ``layout``, ``repetitions``, ``percent`` and
+        ``over_100``.
     """
     if set(answer) != {"program", *_RATES, "weekly_weight_increase_plan"}:
         return ["keys"]
+    if answer["program"] != _PROGRAM:
+        return ["program"]
     rates = [answer[name] for name in _RATES]
     if not all(type(rate) is int and rate > 0 for rate in rates):
         return ["rates"]
     init, week_rate, set_rate, deload = rates
 
-    blocks = str(answer["weekly_weight_increase_plan"]).removesuffix("\n").split("\n\n")
-    if [block.split("\n")[0] for block in blocks] != list(_REPETITIONS):
+    plan = str(answer["weekly_weight_increase_plan"])
+    blocks = plan.removesuffix("\n").split("\n\n")
+    if not plan.endswith("\n") or [block.split("\n")[0] for block in blocks] != list(_REPETITIONS):
         return ["layout"]
     broken = set()
     for number, block in enumerate(blocks):

@@ -12,7 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 LOCK_NAME = "lock.json"
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+"""An adapter's two files, as PEFT names them."""
+BASE_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json", "*.bin")
+"""Which of a base's files are locked."""
 
 
 class LockError(ValueError):
@@ -31,7 +34,7 @@ class BaseEntry(_Entry):
     revision: str | None
     """Commit on the Hugging Face hub; None for weights that lie in a folder."""
     files: dict[str, str]
-    """SHA-256 by file name: configuration, tokenizer and, for a folder, the weights."""
+    """SHA-256 by file name: configuration, tokenizer and weights."""
 
 
 class Scores(_Entry):
@@ -47,8 +50,8 @@ class Scores(_Entry):
 class AdapterEntry(_Entry):
     """One LoRA adapter; its folder bears the task's name."""
 
-    sha256: str
-    """Of ``adapter_model.safetensors``."""
+    files: dict[str, str]
+    """SHA-256 by file name: weights and configuration (rank, scaling, modules)."""
     prompt: str
     """``Task.prompt_fingerprint`` at training time."""
     output: str

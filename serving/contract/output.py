@@ -18,88 +18,27 @@ This module knows JSON and regular expressions. It does not know tokens, models,
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
-Json = str | int | float | bool | None | list[Any] | dict[str, Any]
-Values = Mapping[str, Any]
-"""Decided values by dotted path, e.g. ``{"init_weight_rate": 65}``."""
+from serving.contract.pieces import (
+    Computed,
+    Decision,
+    Json,
+    Text,
+    Values,
+    encode,
+    pieces_of,
+    render,
+)
 
 
 class OutputError(ValueError):
     """A text is not in the output's language: the message says where it leaves it."""
-
-
-@dataclass(frozen=True)
-class OnlyIf:
-    """Field annotation: an option stands only if ``predicate(option, *needed values)`` is true."""
-
-    predicate: Callable[..., bool]
-    needs: tuple[str, ...]
-
-    def __init__(self, predicate: Callable[..., bool], *needs: str) -> None:
-        object.__setattr__(self, "predicate", predicate)
-        object.__setattr__(self, "needs", needs)
-
-
-@dataclass(frozen=True)
-class Derived:
-    """Field annotation: the value is ``compute(*needed values)``, never generated."""
-
-    compute: Callable[..., Json]
-    needs: tuple[str, ...]
-
-    def __init__(self, compute: Callable[..., Json], *needs: str) -> None:
-        object.__setattr__(self, "compute", compute)
-        object.__setattr__(self, "needs", needs)
-
-
-@dataclass(frozen=True)
-class Text:
-    """A piece of the output that is always the same."""
-
-    text: str
-    needs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Computed:
-    """A piece of the output that arithmetic fixes once ``needs`` are decided."""
-
-    path: str
-    compute: Callable[..., Json]
-    needs: tuple[str, ...]
-
-    def render(self, values: Values) -> str:
-        return encode(self.compute(*(values[name] for name in self.needs)))
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A piece of the output that the model chooses among ``options``."""
-
-    path: str
-    options: tuple[Json, ...]
-    predicate: Callable[..., bool] | None = None
-    needs: tuple[str, ...] = ()
-
-    def allowed(self, values: Values) -> tuple[Json, ...]:
-        """The options that earlier decisions leave open; never empty."""
-        if self.predicate is None:
-            return self.options
-        needed = [values[name] for name in self.needs]
-        left = tuple(option for option in self.options if self.predicate(option, *needed))
-        assert left, f"{self.path}: no option left after {dict(values)}"
-        return left
-
-
-Piece = Text | Computed | Decision
 
 
 @dataclass(frozen=True)
@@ -111,11 +50,6 @@ class Position:
     rest: str
 
 
-def encode(value: Json) -> str:
-    """Compact JSON with Hangul left readable, as every output text has it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 class Output:
     """The language of one model output; see the module's docstring.
 
@@ -123,12 +57,12 @@ class Output:
         model: the pydantic model that declares the output.
 
     Raises:
-        TypeError: a leaf of ``model`` is neither a ``Literal`` nor ``Derived``.
+        TypeError: ``model`` declares no output; the message says where.
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
         self.model = model
-        self.pieces: tuple[Piece, ...] = tuple(_merge(_pieces_of_model(model, "")))
+        self.pieces = pieces_of(model)
         decisions = [i for i, piece in enumerate(self.pieces) if isinstance(piece, Decision)]
         if not decisions:
             raise TypeError(f"{model.__name__} decides nothing: serve it without a model")
@@ -168,14 +102,14 @@ class Output:
         """Character ranges ``[start, end)`` of the decisions within ``text(values)``."""
         spans, at = [], 0
         for piece in self.pieces:
-            length = len(_render(piece, values))
+            length = len(render(piece, values))
             if isinstance(piece, Decision):
                 spans.append((at, at + length))
             at += length
         return spans
 
     def _span(self, values: Values, start: int, stop: int) -> str:
-        return "".join(_render(piece, values) for piece in self.pieces[start:stop])
+        return "".join(render(piece, values) for piece in self.pieces[start:stop])
 
     def _check(self, values: Values) -> None:
         for decision in self.decisions:
@@ -247,7 +181,7 @@ class Output:
                 branches = [(o, encode(o)) for o in piece.allowed(values)]
                 steps = [({**values, piece.path: o}, text) for o, text in branches]
             else:
-                steps = [(values, _render(piece, values))]
+                steps = [(values, render(piece, values))]
             for after, text in steps:
                 if left.startswith(text):
                     todo.append((index + 1, after, left[len(text) :]))
@@ -260,7 +194,7 @@ class Output:
         for index in range(position.index, len(self.pieces)):
             piece = self.pieces[index]
             if not isinstance(piece, Decision):
-                text += _render(piece, values)
+                text += render(piece, values)
                 continue
             options = piece.allowed(values)
             if len(options) == 1:
@@ -319,20 +253,15 @@ class Output:
                 ]
                 memo[key] = branches[0] if len(branches) == 1 else f"({'|'.join(branches)})"
             else:
-                text = to_regex(String(_render(piece, values)))
+                text = to_regex(String(render(piece, values)))
                 memo[key] = text + build(index + 1, values)
             return memo[key]
 
         return build(start, {})
 
-    def enumerate(self, start: int = 0, values: Values | None = None) -> Iterator[dict[str, Any]]:
+    def enumerate(self) -> Iterator[dict[str, Any]]:
         """Every combination of decisions, in the order of the options."""
-        if start == len(self.decisions):
-            yield dict(values or {})
-            return
-        decision = self.decisions[start]
-        for option in decision.allowed(values or {}):
-            yield from self.enumerate(start + 1, {**(values or {}), decision.path: option})
+        return _combinations(self.decisions, {})
 
     @cached_property
     def max_decided_bytes(self) -> int:
@@ -348,21 +277,33 @@ class Output:
             elif isinstance(piece, Text):
                 total += len(piece.text.encode())
             else:
-                total += max(len(piece.render(values).encode()) for values in self.enumerate())
+                cases = _combinations(self._behind(piece), {})
+                total += max(len(piece.render(values).encode()) for values in cases)
         return total
+
+    def _behind(self, piece: Computed) -> tuple[Decision, ...]:
+        """The decisions that ``piece`` follows from, and those that limit these, in order."""
+        needed = set(piece.needs)
+        for decision in reversed(self.decisions):
+            if decision.path in needed:
+                needed |= set(decision.needs)
+        return tuple(decision for decision in self.decisions if decision.path in needed)
+
+
+def _combinations(
+    decisions: Collection[Decision], values: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    if not decisions:
+        yield values
+        return
+    first, *others = decisions
+    for option in first.allowed(values):
+        yield from _combinations(others, {**values, first.path: option})
 
 
 def _same(value: Any, option: Json) -> bool:
     """Equality that keeps 1, 1.0 and True apart, as JSON text does."""
     return type(value) is type(option) and value == option
-
-
-def _render(piece: Piece, values: Values) -> str:
-    if isinstance(piece, Text):
-        return piece.text
-    if isinstance(piece, Computed):
-        return piece.render(values)
-    return encode(values[piece.path])
 
 
 def _common(branches: list[tuple[str, bool]]) -> tuple[str, bool]:
@@ -379,51 +320,3 @@ def _common_prefix(texts: list[str]) -> str:
     while length < len(first) and first[length] == last[length]:
         length += 1
     return first[:length]
-
-
-def _pieces_of_model(model: type[BaseModel], path: str) -> Iterator[Piece]:
-    opening = "{"
-    for name, field in model.model_fields.items():
-        yield Text(f"{opening}{encode(name)}:")
-        yield from _pieces_of_field(field, f"{path}{name}", path)
-        opening = ","
-    yield Text("}")
-
-
-def _pieces_of_field(field: FieldInfo, path: str, parent: str) -> Iterator[Piece]:
-    def within(needs: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(parent + name for name in needs)
-
-    for note in field.metadata:
-        if isinstance(note, Derived):
-            yield Computed(path, note.compute, within(note.needs))
-            return
-    kind = field.annotation
-    rule = next((note for note in field.metadata if isinstance(note, OnlyIf)), None)
-    if get_origin(kind) is Literal:
-        options = get_args(kind)
-        if len(options) == 1:
-            yield Text(encode(options[0]))
-        elif rule is None:
-            yield Decision(path, options)
-        else:
-            yield Decision(path, options, rule.predicate, within(rule.needs))
-    elif isinstance(kind, type) and issubclass(kind, BaseModel):
-        yield from _pieces_of_model(kind, f"{path}.")
-    else:
-        raise TypeError(f"{path}: {kind!r} is neither Literal, Derived nor a model")
-
-
-def _merge(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """Join neighbouring texts, so that a piece is as long as it can be."""
-    text = ""
-    for piece in pieces:
-        if isinstance(piece, Text):
-            text += piece.text
-            continue
-        if text:
-            yield Text(text)
-            text = ""
-        yield piece
-    if text:
-        yield Text(text)

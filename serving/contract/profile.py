@@ -94,3 +94,9 @@ PUBLISHED = (
     profile_of(5, "남성", 6, (130, 160, 170, 60)),
 )
 """The five requests that the first version of this product published."""
+
+EDGES = (
+    profile_of(2, "여성", 5, (MIN_KG, 42.5, 101.2, 1.3 + MIN_KG)),
+    profile_of(4, "남성", 4, (MAX_KG, 599.0, 202.5, 98.75)),
+)
+"""Profiles that show how weights off the grid and at the limits are written."""

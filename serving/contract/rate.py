@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.contract.output import Derived, OnlyIf, Output
+from serving.contract.output import Output
+from serving.contract.pieces import Derived, OnlyIf
 from serving.contract.profile import Profile
 from serving.contract.prompt import question
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from serving.contract import rate
 from serving.contract.check import check_rate
 from serving.contract.output import Output
-from serving.contract.profile import PUBLISHED, Profile
+from serving.contract.profile import EDGES, PUBLISHED, Profile
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class Task:
     check: Callable[[Any, Mapping[str, Any]], list[str]]
     """From request and answer to the names of the rules the answer breaks."""
     examples: tuple[BaseModel, ...]
-    """Requests for documentation, fingerprints and golden prompts."""
+    """Requests for documentation and golden prompts."""
+    edges: tuple[BaseModel, ...]
+    """Further requests whose prompts the fingerprint covers: what the examples do not show."""
     worked: Mapping[str, Any]
     """Decisions that answer the first example well, for documentation."""
 
@@ -46,8 +48,8 @@ class Task:
             _ = self.output(request).decided_regex
 
     def prompt_fingerprint(self) -> str:
-        """A hash over the prompts of the examples: changes when a prompt's bytes change."""
-        return _digest(self.prompt(request) for request in self.examples)
+        """A hash over the prompts of examples and edges: changes when a prompt's bytes change."""
+        return _digest(self.prompt(request) for request in self.examples + self.edges)
 
     def output_fingerprint(self) -> str:
         """A hash over the output's whole language (derived text included)."""
@@ -77,6 +79,7 @@ TASKS: dict[str, Task] = {
             output=_rate_output,
             check=check_rate,
             examples=PUBLISHED,
+            edges=EDGES,
             worked={
                 "init_weight_rate": 55,
                 "increase_rate_week": 10,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from serving.contract.lock import Lock
 from serving.engine.settings import EngineSettings
 
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values vLLM 0.32 takes for --max-lora-rank."""
 
 
@@ -58,9 +59,8 @@ def environment(settings: EngineSettings, gpu: bool) -> dict[str, str]:
     }
     if not gpu:
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(settings.engine_cpu_kv_cache_gib)
-        preload = [str(path) for path in _cpu_libraries()]
-        if preload:
-            variables["LD_PRELOAD"] = ":".join(preload)
+        preload = [*map(str, _cpu_libraries()), os.environ.get("LD_PRELOAD", "")]
+        variables["LD_PRELOAD"] = ":".join(filter(None, preload))
     return variables
 
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from serving.contract.lock import WEIGHTS, AdapterEntry, Lock, sha256
+from serving.contract.lock import CONFIG, WEIGHTS, AdapterEntry, Lock, sha256
 from serving.contract.tasks import TASKS
+
+MAX_RANK = 512
+"""The largest --max-lora-rank of vLLM 0.32."""
 
 
 class PreflightError(ValueError):
@@ -38,11 +41,11 @@ def locate_base(model: str, revision: str | None) -> Path:
         )
     for local_only in (True, False):
         try:
-            return Path(snapshot_download(model, revision=revision, local_files_only=local_only))
-        except RepositoryNotFoundError:
-            break
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+            found = Path(snapshot_download(model, revision=revision, local_files_only=local_only))
+        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
             continue
+        if any(found.glob("*.safetensors")) or any(found.glob("*.bin")):
+            return found  # a tokenizer alone in the cache is no model yet
     raise PreflightError(
         f"MODEL={model} is not in the Hugging Face cache and cannot be fetched. Connect once to "
         "fetch it, name a local folder, or unset MODEL and ADAPTERS for the demo model"
@@ -68,7 +71,7 @@ def check_base(folder: Path, adapters: Path, lock: Lock) -> None:
 
 
 def linear_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Output and input size of GPT-NeoX's linear layers, by module name.
+    """Output and input size of GPT-NeoX's linear layers, by "layer.part.module".
 
     Raises:
         PreflightError: the model is of another kind.
@@ -79,11 +82,16 @@ def linear_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
             "(polyglot-ko)"
         )
     hidden, inner = config["hidden_size"], config["intermediate_size"]
+    modules = {
+        "attention.query_key_value": (3 * hidden, hidden),
+        "attention.dense": (hidden, hidden),
+        "mlp.dense_h_to_4h": (inner, hidden),
+        "mlp.dense_4h_to_h": (hidden, inner),
+    }
     return {
-        "query_key_value": (3 * hidden, hidden),
-        "dense": (hidden, hidden),
-        "dense_h_to_4h": (inner, hidden),
-        "dense_4h_to_h": (hidden, inner),
+        f"{layer}.{module}": shape
+        for layer in range(config["num_hidden_layers"])
+        for module, shape in modules.items()
     }
 
 
@@ -109,11 +117,15 @@ def check_adapter(folder: Path, entry: AdapterEntry, shapes: dict[str, tuple[int
             f"{folder} was trained for another prompt or output than serving/contract "
             f"has: {retrain}"
         )
-    if not weights.is_file() or sha256(weights) != entry.sha256:
-        raise PreflightError(f"{weights} is missing or not the file in the lock file: {retrain}")
+    for name, expected in entry.files.items():
+        if not (folder / name).is_file() or sha256(folder / name) != expected:
+            raise PreflightError(
+                f"{folder / name} is missing or not the file in the lock file: {retrain}"
+            )
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        rank = int(config["r"])
+        rank = int(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["r"])
+        if not 1 <= rank <= MAX_RANK:
+            raise PreflightError(f"{folder}: rank {rank}; vLLM takes 1 to {MAX_RANK}")
         with safe_open(weights, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 (not a dict)
                 _check_matrix(weights, name, file.get_slice(name).get_shape(), rank, shapes)
@@ -127,7 +139,9 @@ def check_adapter(folder: Path, entry: AdapterEntry, shapes: dict[str, tuple[int
 def _check_matrix(
     weights: Path, name: str, shape: list[int], rank: int, shapes: dict[str, tuple[int, int]]
 ) -> None:
-    *_, module, matrix, _ = name.split(".")
+    # base_model.model.gpt_neox.layers.<layer>.<part>.<module>.<matrix>.weight
+    *place, matrix, _ = name.split(".")
+    module = ".".join(place[-3:])
     if module not in shapes or matrix not in ("lora_A", "lora_B"):
         raise PreflightError(f"{weights}: {name} is for no linear layer of the base")
     out, into = shapes[module]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from serving.contract import rate
-from serving.contract.output import Derived, OnlyIf, Output, OutputError
+from serving.contract.output import Output, OutputError
+from serving.contract.pieces import Derived, OnlyIf
 
 
 class Inner(BaseModel):
@@ -36,6 +38,8 @@ class Nested(BaseModel):
 
 
 OUTPUTS = [Output(Small), Output(Nested), rate.OUTPUT]
+LAST = chr(0x10FFFF)
+"""Sorts after every text that goes on."""
 each_output = pytest.mark.parametrize("output", OUTPUTS, ids=lambda o: o.model.__name__)
 
 
@@ -63,16 +67,25 @@ def test_every_text_is_what_the_pydantic_model_accepts(output: Output) -> None:
 
 @each_output
 def test_forced_text_equals_brute_force_for_every_reachable_prefix(output: Output) -> None:
-    texts = list(all_texts(output))
-    texts = texts[:: max(1, len(texts) // 30)] if output is rate.OUTPUT else texts
-    everything = list(all_texts(output))
+    texts = sorted(all_texts(output))
     for prefix in {text[:cut] for text in texts for cut in range(len(text) + 1)}:
-        rests = [text[len(prefix) :] for text in everything if text.startswith(prefix)]
+        start, stop = bisect_left(texts, prefix), bisect_left(texts, prefix + LAST)
+        rests = [text[len(prefix) :] for text in texts[start:stop]]
         expected = rests[0]
         for rest in rests:
             while not rest.startswith(expected):
                 expected = expected[:-1]
         assert output.forced(prefix) == (expected, len(rests) == 1), prefix
+
+
+def test_the_bound_looks_only_at_what_a_computed_piece_needs() -> None:
+    eight = Literal[1, 2, 3, 4, 5, 6, 7, 8]
+    fields: dict[str, Any] = {f"d{n}": (eight, ...) for n in range(12)}
+    fields["between"] = (Annotated[str, Derived(lambda d0: "x" * d0, "d0")], ...)
+    model = create_model("Many", **fields, last=(eight, ...))
+    longest = {f"d{n}": 8 for n in range(12)} | {"last": 8}
+    output = Output(model)
+    assert output.max_decided_bytes == len(output.decided(longest))
 
 
 @each_output
@@ -136,10 +149,16 @@ def test_a_leaf_that_is_neither_literal_nor_derived_is_refused() -> None:
     class Free(BaseModel):
         text: str
 
+    class Late(BaseModel):
+        early: Annotated[str, Derived(str, "late")]
+        late: Literal[1, 2]
+
     class Fixed(BaseModel):
         text: Literal["one"]
 
     with pytest.raises(TypeError, match="neither Literal"):
         Output(Free)
+    with pytest.raises(TypeError, match="not decided before"):
+        Output(Late)
     with pytest.raises(TypeError, match="decides nothing"):
         Output(Fixed)

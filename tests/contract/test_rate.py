@@ -96,6 +96,7 @@ def test_the_first_version_s_answers_are_caught(published: tuple[int, int, int, 
 
 BROKEN: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "keys": lambda a: {k: v for k, v in a.items() if k != "program"},
+    "program": lambda a: {**a, "program": "5/3/1"},
     "rates": lambda a: {**a, "init_weight_rate": "65"},
     "layout": lambda a: _plan(a, "SET2", "SET9"),
     "repetitions": lambda a: _plan(a, "x1+", "x2+"),
@@ -112,6 +113,8 @@ def _plan(given: dict[str, Any], old: str, new: str) -> dict[str, Any]:
 def test_the_check_names_the_rule_that_is_broken(rule: str) -> None:
     right = answer(CLASSIC, rate.plan_text(*CLASSIC))
     assert check_rate(PUBLISHED[0], right) == []
+    unended = {**right, "weekly_weight_increase_plan": rate.plan_text(*CLASSIC)[:-1]}
+    assert check_rate(PUBLISHED[0], unended) == ["layout"]
     assert check_rate(PUBLISHED[0], BROKEN[rule](right)) == [rule]
 
 
@@ -131,6 +134,14 @@ def test_prompt_weights_lie_on_the_grid_and_near_the_request(kg: float) -> None:
 def test_fingerprints_change_with_prompt_and_output(monkeypatch: pytest.MonkeyPatch) -> None:
     task = TASKS["rate"]
     prompt, output = task.prompt_fingerprint(), task.output_fingerprint()
-    monkeypatch.setattr("serving.contract.prompt.ANSWER", "\n## 답\n")
-    assert task.prompt_fingerprint() != prompt
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.contract.prompt.ANSWER", "\n## 답\n")
+        assert task.prompt_fingerprint() != prompt
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.contract.profile.STEP_KG", 5.0)
+        assert task.prompt_fingerprint() != prompt
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.contract.prompt.on_grid", lambda kg: kg)
+        assert task.prompt_fingerprint() != prompt
+    assert task.prompt_fingerprint() == prompt
     assert task.output_fingerprint() == output

@@ -41,7 +41,8 @@ def edit(path: Path, **fields: object) -> None:
 def relock(demo: Path) -> None:
     """Make the lock file agree with the damaged weights, so that the next check is reached."""
     lock = json.loads((demo / "adapters" / "lock.json").read_text())
-    lock["adapters"]["rate"]["sha256"] = sha256(demo / "adapters/rate/adapter_model.safetensors")
+    for name in lock["adapters"]["rate"]["files"]:
+        lock["adapters"]["rate"]["files"][name] = sha256(demo / "adapters/rate" / name)
     (demo / "adapters" / "lock.json").write_text(json.dumps(lock))
 
 
@@ -66,6 +67,20 @@ def rename_module(demo: Path) -> None:
     path = demo / "adapters/rate/adapter_model.safetensors"
     save_file({n.replace("query_key_value", "q_proj"): t for n, t in load_file(path).items()}, path)
     relock(demo)
+
+
+def raise_layer(demo: Path) -> None:
+    path = demo / "adapters/rate/adapter_model.safetensors"
+    save_file({n.replace("layers.3.", "layers.30."): t for n, t in load_file(path).items()}, path)
+    relock(demo)
+
+
+def change_rank(rank: int) -> Break:
+    def damage(demo: Path) -> None:
+        edit(demo / "adapters/rate/adapter_config.json", r=rank)
+        relock(demo)
+
+    return damage
 
 
 def garble(demo: Path) -> None:
@@ -93,9 +108,15 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "adapter gone": (lambda d: shutil.rmtree(d / "adapters/rate"), "is missing or not"),
     "adapter configuration gone": (
         lambda d: (d / "adapters/rate/adapter_config.json").unlink(),
-        "not a LoRA adapter",
+        "adapter_config.json is missing or not",
     ),
-    "adapter's rank": (lambda d: edit(d / "adapters/rate/adapter_config.json", r=8), "has shape"),
+    "adapter's scaling": (
+        lambda d: edit(d / "adapters/rate/adapter_config.json", lora_alpha=1),
+        "adapter_config.json is missing or not",
+    ),
+    "adapter's rank": (change_rank(8), "has shape"),
+    "adapter's rank too large": (change_rank(1024), "takes 1 to 512"),
+    "adapter for a deeper base": (raise_layer, "no linear layer"),
     "adapter for a wider base": (widen_adapter, "trained on another base"),
     "adapter for other modules": (rename_module, "no linear layer"),
     "prompt changed": (
@@ -159,6 +180,26 @@ def test_without_network_the_hub_s_model_is_named_with_the_way_out(tmp_path: Pat
     (line,) = done.stderr.strip().split("\n")
     assert "EleutherAI/polyglot-ko-1.3b is not in the Hugging Face cache" in line
     assert "unset MODEL" in line
+
+
+def test_a_cached_tokenizer_alone_is_not_taken_for_the_model(tmp_path: Path) -> None:
+    cache = tmp_path / "hub" / "models--EleutherAI--polyglot-ko-1.3b"
+    snapshot = cache / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    snapshot.mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(snapshot.name)
+    (snapshot / "config.json").write_text("{}")
+    done = start(MODEL="EleutherAI/polyglot-ko-1.3b", HF_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "not in the Hugging Face cache" in done.stderr
+
+
+@pytest.mark.parametrize("model", ["~/polyglot", "models/x--y", "./nowhere", "polyglot"])
+def test_a_name_that_is_no_model_is_one_line(model: str, tmp_path: Path) -> None:
+    done = start(MODEL=model, HF_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"MODEL={model}" in done.stderr
 
 
 def test_a_port_that_is_taken_stops_the_start_in_one_line() -> None:

@@ -1,0 +1,167 @@
+"""What outputs are declared with, and the pieces a declaration comes apart into.
+
+``pieces_of`` walks a pydantic model whose leaves are ``Literal`` (a constant, or a decision among
+several) or annotated with ``Derived``, and gives the text's pieces in order: fixed text, decisions,
+and what is computed from them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+Json = str | int | float | bool | None | list[Any] | dict[str, Any]
+Values = Mapping[str, Any]
+"""Decided values by dotted path, e.g. ``{"init_weight_rate": 65}``."""
+
+
+def encode(value: Json) -> str:
+    """Compact JSON with Hangul left readable, as every output text has it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class OnlyIf:
+    """Field annotation: an option stands only if ``predicate(option, *needed values)`` is true."""
+
+    predicate: Callable[..., bool]
+    needs: tuple[str, ...]
+
+    def __init__(self, predicate: Callable[..., bool], *needs: str) -> None:
+        object.__setattr__(self, "predicate", predicate)
+        object.__setattr__(self, "needs", needs)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Field annotation: the value is ``compute(*needed values)``, never generated."""
+
+    compute: Callable[..., Json]
+    needs: tuple[str, ...]
+
+    def __init__(self, compute: Callable[..., Json], *needs: str) -> None:
+        object.__setattr__(self, "compute", compute)
+        object.__setattr__(self, "needs", needs)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of the output that is always the same."""
+
+    text: str
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A piece of the output that arithmetic fixes once ``needs`` are decided."""
+
+    path: str
+    compute: Callable[..., Json]
+    needs: tuple[str, ...]
+
+    def render(self, values: Values) -> str:
+        return encode(self.compute(*(values[name] for name in self.needs)))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A piece of the output that the model chooses among ``options``."""
+
+    path: str
+    options: tuple[Json, ...]
+    predicate: Callable[..., bool] | None = None
+    needs: tuple[str, ...] = ()
+
+    def allowed(self, values: Values) -> tuple[Json, ...]:
+        """The options that earlier decisions leave open; never empty."""
+        if self.predicate is None:
+            return self.options
+        needed = [values[name] for name in self.needs]
+        left = tuple(option for option in self.options if self.predicate(option, *needed))
+        assert left, f"{self.path}: no option left after {dict(values)}"
+        return left
+
+
+Piece = Text | Computed | Decision
+
+
+def render(piece: Piece, values: Values) -> str:
+    if isinstance(piece, Text):
+        return piece.text
+    if isinstance(piece, Computed):
+        return piece.render(values)
+    return encode(values[piece.path])
+
+
+def pieces_of(model: type[BaseModel]) -> tuple[Piece, ...]:
+    """The pieces of an output that is declared by ``model``.
+
+    Raises:
+        TypeError: a leaf is neither a ``Literal`` nor ``Derived``, or an annotation needs a value
+            that is not decided before it.
+    """
+    pieces = tuple(_merge(_pieces_of_model(model, "")))
+    decided: set[str] = set()
+    for piece in pieces:
+        missing = set(piece.needs) - decided
+        if missing:
+            raise TypeError(
+                f"{model.__name__}: {sorted(missing)} is not decided before it is needed"
+            )
+        if isinstance(piece, Decision):
+            decided.add(piece.path)
+    return pieces
+
+
+def _pieces_of_model(model: type[BaseModel], path: str) -> Iterator[Piece]:
+    opening = "{"
+    for name, field in model.model_fields.items():
+        yield Text(f"{opening}{encode(name)}:")
+        yield from _pieces_of_field(field, f"{path}{name}", path)
+        opening = ","
+    yield Text("}")
+
+
+def _pieces_of_field(field: FieldInfo, path: str, parent: str) -> Iterator[Piece]:
+    def within(needs: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(parent + name for name in needs)
+
+    for note in field.metadata:
+        if isinstance(note, Derived):
+            yield Computed(path, note.compute, within(note.needs))
+            return
+    kind = field.annotation
+    rule = next((note for note in field.metadata if isinstance(note, OnlyIf)), None)
+    if get_origin(kind) is Literal:
+        options = get_args(kind)
+        if len(options) == 1:
+            yield Text(encode(options[0]))
+        elif rule is None:
+            yield Decision(path, options)
+        else:
+            yield Decision(path, options, rule.predicate, within(rule.needs))
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield from _pieces_of_model(kind, f"{path}.")
+    else:
+        raise TypeError(f"{path}: {kind!r} is neither Literal, Derived nor a model")
+
+
+def _merge(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Join neighbouring texts, so that a piece is as long as it can be."""
+    text = ""
+    for piece in pieces:
+        if isinstance(piece, Text):
+            text += piece.text
+            continue
+        if text:
+            yield Text(text)
+            text = ""
+        yield piece
+    if text:
+        yield Text(text)
