@@ -38,8 +38,8 @@ $(VENV)/.installed: $(LOCK) pyproject.toml
 		"Python 3.11 or newer is needed, %s is %d.%d: set PYTHON" % (sys.executable, *v))'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing $(TORCH) (1 of 3)"
-	@$(BIN)/pip install --no-deps '$(TORCH)' 2>/dev/null || \
-		$(BIN)/pip install --no-deps '$(TORCH)' --extra-index-url $(TORCH_CPU_INDEX)
+	@$(BIN)/pip install --no-deps '$(TORCH)' $(if $(GPU),,2>/dev/null || \
+		$(BIN)/pip install --no-deps '$(TORCH)' --extra-index-url $(TORCH_CPU_INDEX))
 	@echo "installing $$(grep -c == $(LOCK)) locked packages (2 of 3)"
 	@$(BIN)/pip install --no-deps -r $(LOCK)
 	@echo "installing this project (3 of 3)"

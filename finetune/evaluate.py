@@ -25,6 +25,7 @@ from openai import AsyncOpenAI
 from tqdm.asyncio import tqdm
 
 from serving.contract.lock import Lock, LockError, Scores
+from serving.contract.output import OutputError
 from serving.contract.tasks import TASKS
 
 CONCURRENCY = 32
@@ -69,6 +70,7 @@ def engine(environment: dict[str, str]) -> Iterator[str]:
             process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
 
 
 async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> float:
@@ -86,7 +88,10 @@ async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> 
                 temperature=0,
                 extra_body={"structured_outputs": {"regex": output.decided_regex}},
             )
-        return output.read(answer.choices[0].text) == output.parse(row["completion"])
+        try:
+            return output.read(answer.choices[0].text) == output.parse(row["completion"])
+        except OutputError:
+            return False
 
     results = await tqdm.gather(*(is_right(row) for row in rows), desc=model, unit=" profiles")
     return sum(results) / len(results)

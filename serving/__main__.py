@@ -1,14 +1,16 @@
 """Run engine and gateway together: ``python -m serving``.
 
-Both or none: when either stops, for whatever reason, the other is stopped too and this process ends
-with an exit code other than 0. Ctrl-C and SIGTERM stop both. Restarting is for whatever runs this
-(systemd, a container's restart policy).
+Both or none: when either stops, for whatever reason, the other is stopped too and this process
+ends with an exit code other than 0. Ctrl-C, SIGTERM and a closed terminal stop both; only SIGKILL
+of this very process leaves them running. Restarting is for whatever runs this (systemd, a
+container's restart policy).
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 
 from honcho.manager import Manager
@@ -20,6 +22,7 @@ def main() -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     for part in ("engine", "gateway"):
         manager.add_process(part, f"exec {python} -m serving.{part}", env=environment)
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     manager.loop()
     # vLLM's API server ends with 0 when its engine core dies; here nothing ends well by itself.
     sys.exit(manager.returncode or 1)

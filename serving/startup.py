@@ -43,7 +43,8 @@ def check_port(host: str, port: int, variable: str) -> None:
     Raises:
         StartError: something else listens there, or the address is not this machine's.
     """
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

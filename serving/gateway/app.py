@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from serving.contract.tasks import TASKS
 from serving.gateway.admission import Admission
@@ -74,6 +75,7 @@ def create_app(
         announce: called each time the service becomes ready.
     """
     metrics = Metrics()
+    methods: dict[str, frozenset[str]] = {}
     for task in TASKS.values():
         task.prepare()
 
@@ -84,6 +86,9 @@ def create_app(
         generator = Generator(engine, admission, metrics)
         readiness = Readiness(engine, settings.probe_interval_seconds, metrics, announce)
         app.include_router(routes(engine, generator, admission, readiness, metrics))
+        methods.update(
+            {r.path: frozenset(r.methods or ()) for r in app.routes if isinstance(r, Route)}
+        )
         watch = asyncio.create_task(readiness.watch())
         yield
         watch.cancel()
@@ -94,17 +99,18 @@ def create_app(
     app = FastAPIOffline(
         title="5/3/1 루틴 생성", description=DESCRIPTION, version="1", lifespan=lifespan
     )
-    app.add_middleware(Envelope, metrics=metrics, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Envelope, metrics=metrics, max_body_bytes=settings.max_body_bytes, methods=methods
+    )
     _handle_errors(app)
     _describe_errors(app)
     return app
 
 
 def _handle_errors(app: FastAPI) -> None:
-    def answer(error: GatewayError) -> Response:
-        return Response(
-            error.bytes(), error.status, dict(error.headers), media_type="application/json"
-        )
+    def answer(error: GatewayError, headers: Mapping[str, str] | None = None) -> Response:
+        headers = {**error.headers, **(headers or {})}
+        return Response(error.bytes(), error.status, headers, media_type="application/json")
 
     @app.exception_handler(GatewayError)
     async def ours(_: Request, error: GatewayError) -> Response:
@@ -120,7 +126,7 @@ def _handle_errors(app: FastAPI) -> None:
         if error.status_code == 400:
             return answer(MalformedBody("the body is not JSON"))
         message = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
-        return answer(RouteError(error.status_code, message))
+        return answer(RouteError(error.status_code, message), error.headers)
 
 
 def _describe_errors(app: FastAPI) -> None:

@@ -5,6 +5,7 @@ Knows vLLM's OpenAI-compatible API and nothing of tasks.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -21,6 +22,8 @@ from serving.gateway.errors import (
     GatewayError,
 )
 
+HEALTH_SECONDS = 2
+"""An engine that does not answer its health check for so long hangs."""
 KEEP_ALIVE_SECONDS = 3
 """Idle connections are closed here before vLLM does (VLLM_HTTP_TIMEOUT_KEEP_ALIVE, 5 s),
 so that no request meets a connection that is just being closed."""
@@ -36,6 +39,16 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Model:
+    """What the engine serves: the base, or an adapter of it."""
+
+    name: str
+    created: int
+    """Unix time in seconds."""
+    is_adapter: bool
+
+
+@dataclass(frozen=True)
 class Upstream:
     """An engine answer that is passed through as it comes."""
 
@@ -46,8 +59,12 @@ class Upstream:
 class Engine(Protocol):
     """What the gateway needs of an engine."""
 
-    async def models(self) -> list[str]:
-        """Names of the base and the adapters that are loaded."""
+    async def models(self) -> list[Model]:
+        """The base and the adapters that are loaded.
+
+        Raises:
+            GatewayError: EngineUnavailable, EngineTimeout or EngineFault.
+        """
         ...
 
     async def healthy(self) -> bool:
@@ -76,10 +93,10 @@ class Engine(Protocol):
         """
         ...
 
-    def forward(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    def completions(
+        self, body: bytes, headers: Mapping[str, str]
     ) -> AbstractAsyncContextManager[Upstream]:
-        """Pass a request through.
+        """Pass a ``/v1/completions`` request through.
 
         Raises:
             GatewayError: on entry, an engine error or EngineRefused; later, while chunks are read,
@@ -104,15 +121,22 @@ class VllmEngine:
             ),
         )
 
-    async def models(self) -> list[str]:
+    async def models(self) -> list[Model]:
         async with self._ask("GET", "/v1/models") as response:
-            return [model["id"] for model in (await response.json())["data"]]
+            body = await response.read()
+        try:
+            return [
+                Model(card["id"], int(card["created"]), card.get("parent") is not None)
+                for card in json.loads(body)["data"]
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineFault(f"the engine's list of models cannot be read: {error!r}") from error
 
     async def healthy(self) -> bool:
         try:
-            async with self._ask("GET", "/health"):
+            async with asyncio.timeout(HEALTH_SECONDS), self._ask("GET", "/health"):
                 return True
-        except GatewayError:
+        except (GatewayError, TimeoutError):
             return False
 
     async def complete(
@@ -146,10 +170,8 @@ class VllmEngine:
             raise EngineFault(f"the engine's answer is not a completion: {error!r}") from error
 
     @asynccontextmanager
-    async def forward(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> AsyncIterator[Upstream]:
-        async with self._ask(method, path, body, headers) as response:
+    async def completions(self, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Upstream]:
+        async with self._ask("POST", "/v1/completions", body, headers) as response:
             yield Upstream(response.content_type, response.content.iter_any())
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
 """Every error a client can see.
 
-    GatewayError
+    GatewayError              500  a bug of ours
     ├── InvalidRequest        422  a field is missing, unknown, or out of its limits
     ├── MalformedBody         400  not JSON
     ├── UnsupportedMediaType  415  not application/json

@@ -48,23 +48,20 @@ class Readiness:
                 await self._try_to_prove()
             elif not await self._engine.healthy():
                 self._set(False, "the engine does not answer its health check")
-                log.warning("not ready: %s", self.reason)
             await asyncio.sleep(self._interval_seconds)
 
     async def _try_to_prove(self) -> None:
         try:
             await prove(self._engine)
-        except GatewayError as error:
-            self._set(False, error.message)
-        except NotProven as error:
-            if self.reason != str(error):
-                log.error("not ready: %s", error)
+        except (GatewayError, NotProven) as error:
             self._set(False, str(error))
         else:
             self._set(True, "")
             self._announce()
 
     def _set(self, ready: bool, reason: str) -> None:
+        if reason not in ("", self.reason):
+            log.warning("not ready: %s", reason)
         self.ready, self.reason = ready, reason
         self._metrics.ready.set(ready)
 
@@ -76,11 +73,13 @@ async def prove(engine: Engine) -> None:
         NotProven: one does not.
         GatewayError: the engine cannot be asked.
     """
-    names = await engine.models()
-    missing = [name for name in TASKS if name not in names]
-    bases = [name for name in names if name not in TASKS]
-    if missing or not bases:
-        raise NotProven(f"the engine serves {names}; missing: {missing or 'the base'}")
+    models = await engine.models()
+    adapters = {model.name for model in models if model.is_adapter}
+    bases = [model.name for model in models if not model.is_adapter]
+    missing = [name for name in TASKS if name not in adapters] or ["the base"] * (not bases)
+    if missing:
+        names = [model.name for model in models]
+        raise NotProven(f"the engine serves {names}; missing: {', '.join(missing)}")
     for task in TASKS.values():
         await _prove_adapter(engine, task, bases[0])
         await _prove_constraint(engine, task, bases[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
@@ -89,8 +89,13 @@ def _example(request: Any) -> Any:
 
 def _add_openai(router: APIRouter, engine: Engine, admission: Admission) -> None:
     @router.get("/v1/models", tags=["openai"], summary="베이스 모델과 어댑터 목록")
-    async def models(request: Request) -> Response:
-        return await _relay(engine, None, "GET", "/v1/models", None, request)
+    async def models() -> JSONResponse:
+        # Not passed through: vLLM's list names folders of its machine.
+        cards = [
+            {"id": m.name, "object": "model", "created": m.created, "owned_by": "vllm"}
+            for m in await engine.models()
+        ]
+        return JSONResponse({"object": "list", "data": cards})
 
     @router.post(
         "/v1/completions",
@@ -102,7 +107,7 @@ def _add_openai(router: APIRouter, engine: Engine, admission: Admission) -> None
     async def completions(request: Request) -> Response:
         body = await request.body()
         _require_object(body)
-        return await _relay(engine, admission, "POST", "/v1/completions", body, request)
+        return await _relay(engine, admission, body, request.state.trace_headers)
 
 
 _COMPLETION_BODY = {
@@ -126,20 +131,12 @@ def _require_object(body: bytes) -> None:
 
 
 async def _relay(
-    engine: Engine,
-    admission: Admission | None,
-    method: str,
-    path: str,
-    body: bytes | None,
-    request: Request,
+    engine: Engine, admission: Admission, body: bytes, headers: Mapping[str, str]
 ) -> Response:
     """Pass a request to the engine and its answer back, chunk by chunk."""
     async with AsyncExitStack() as stack:
-        if admission:
-            await stack.enter_async_context(admission.place())
-        headers = request.state.trace_headers
-        call = engine.forward(method, path, body, headers)
-        upstream = await stack.enter_async_context(call)
+        await stack.enter_async_context(admission.place())
+        upstream = await stack.enter_async_context(engine.completions(body, headers))
         chunks = _chunks(stack.pop_all(), upstream)
         return StreamingResponse(chunks, media_type=upstream.content_type)
 

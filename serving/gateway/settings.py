@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -13,17 +13,17 @@ class GatewaySettings(BaseSettings):
         env_prefix="gateway_", use_attribute_docstrings=True, frozen=True, populate_by_name=True
     )
 
-    host: str = Field(default="127.0.0.1", validation_alias=AliasChoices("host", "gateway_host"))
-    """Address to listen on; ``0.0.0.0`` inside a container."""
-    port: int = Field(
-        default=8000, ge=0, le=65535, validation_alias=AliasChoices("port", "gateway_port")
-    )
+    host: str = "127.0.0.1"
+    """Address to listen on (``GATEWAY_HOST``); ``0.0.0.0`` inside a container."""
+    port: int = Field(default=8000, ge=1, le=65535, validation_alias=AliasChoices("port"))
     """Port to listen on."""
     engine_port: int = Field(
         default=8001, ge=1, le=65535, validation_alias=AliasChoices("engine_port")
     )
     """The engine's port on this machine, where ``engine_url`` is not given."""
-    engine_url: str = Field(default="", validation_alias=AliasChoices("engine_url"))
+    engine_url: str = Field(
+        default="", pattern=r"^(https?://.+)?$", validation_alias=AliasChoices("engine_url")
+    )
     """The engine's address, such as ``http://engine:8001``; empty for this machine."""
     connect_timeout_seconds: float = Field(default=0.8, gt=0)
     """How long a connection to the engine may take to open."""
@@ -37,6 +37,13 @@ class GatewaySettings(BaseSettings):
     """Largest request body."""
     probe_interval_seconds: float = Field(default=1.0, gt=0)
     """How often the engine's health is looked at."""
+
+    @field_validator("engine_port")
+    @classmethod
+    def _engine_is_elsewhere(cls, engine_port: int, info: ValidationInfo) -> int:
+        if engine_port == info.data.get("port"):
+            raise ValueError("PORT is the same; the gateway and the engine need a port each")
+        return engine_port
 
     @property
     def engine(self) -> str:

@@ -14,6 +14,9 @@ from serving.startup import StartError, load
     [
         (GatewaySettings, "PORT", "http"),
         (GatewaySettings, "PORT", "70000"),
+        (GatewaySettings, "PORT", "0"),
+        (GatewaySettings, "ENGINE_PORT", "8000"),
+        (GatewaySettings, "ENGINE_URL", "engine:8001"),
         (GatewaySettings, "ENGINE_PORT", "-1"),
         (GatewaySettings, "GATEWAY_MAX_QUEUED", "-1"),
         (EngineSettings, "ENGINE_PORT", "0"),

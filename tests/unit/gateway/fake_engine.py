@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from serving.contract import rate
 from serving.gateway.app import EngineFactory
-from serving.gateway.engine import Completion, Engine, Upstream
+from serving.gateway.engine import Completion, Engine, Model, Upstream
 from serving.gateway.errors import EngineUnavailable, GatewayError
 from serving.gateway.settings import GatewaySettings
 
@@ -25,6 +25,7 @@ CLASSIC = rate.OUTPUT.decided(
         "deloading_rate": 40,
     }
 )
+BASE, ADAPTER = Model("demo", 1, False), Model("rate", 1, True)
 OTHER = rate.OUTPUT.decided(next(rate.OUTPUT.enumerate()))
 
 
@@ -35,18 +36,20 @@ class FakeEngine:
     text: str = CLASSIC
     base_text: str = OTHER
     free_text: str = "자유로운 시"
-    names: list[str] = field(default_factory=lambda: ["demo", "rate"])
+    served: list[Model] = field(default_factory=lambda: [BASE, ADAPTER])
     error: GatewayError | None = None
     chunks: list[bytes] = field(default_factory=lambda: [b'{"choices":', b"[]}"])
     content_type: str = "application/json"
     breaks_after: int | None = None
     gate: asyncio.Event | None = None
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    finished: int = 0
     calls: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
-    bodies: list[bytes | None] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
 
-    async def models(self) -> list[str]:
+    async def models(self) -> list[Model]:
         self._fail()
-        return self.names
+        return self.served
 
     async def healthy(self) -> bool:
         return self.error is None
@@ -61,16 +64,15 @@ class FakeEngine:
     ) -> Completion:
         self.calls.append((prompt, headers))
         if self.gate:
+            self.reached.set()
             await self.gate.wait()
+            self.finished += 1
         self._fail()
         text = self.text if model == "rate" else self.base_text
         return Completion(self.free_text if regex is None else text, 80, 23)
 
     @asynccontextmanager
-    async def forward(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> AsyncIterator[Upstream]:
-        self.calls.append((path, headers))
+    async def completions(self, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Upstream]:
         self.bodies.append(body)
         self._fail()
         yield Upstream(self.content_type, self._stream())
@@ -82,7 +84,7 @@ class FakeEngine:
             yield chunk
 
     async def close(self) -> None:
-        self.closed = True
+        pass
 
     def _fail(self) -> None:
         if self.error:

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from loadtests.stack import free_port
-from serving.gateway.engine import Completion, VllmEngine
+from serving.gateway.engine import Completion, Model, VllmEngine
 from serving.gateway.errors import (
     EngineFault,
     EngineRefused,
@@ -100,9 +100,25 @@ async def test_a_pass_through_refusal_keeps_the_engine_s_words() -> None:
     refusal = {"error": {"message": "max_tokens must be positive", "param": "max_tokens"}}
     async with engine(answering(400, json=refusal)) as client:
         with pytest.raises(EngineRefused, match="must be positive") as caught:
-            async with client.forward("POST", "/v1/completions", b"{}", {}):
+            async with client.completions(b"{}", {}):
                 pass
     assert (caught.value.status, caught.value.param) == (400, "max_tokens")
+
+
+@pytest.mark.parametrize("body", [{"status": "starting"}, [], {"data": [{"id": "x"}]}])
+async def test_a_list_of_models_that_is_none_is_a_typed_error(body: object) -> None:
+    async with engine(answering(200, json=body)) as client:
+        with pytest.raises(EngineFault, match="list of models"):
+            await client.models()
+
+
+async def test_the_list_of_models_tells_base_from_adapter() -> None:
+    cards = [
+        {"id": "demo", "created": 5, "parent": None, "root": "/secret"},
+        {"id": "rate", "created": 6, "parent": "demo", "root": "/secret"},
+    ]
+    async with engine(answering(200, json={"data": cards})) as client:
+        assert await client.models() == [Model("demo", 5, False), Model("rate", 6, True)]
 
 
 async def test_a_silent_engine_is_a_timeout() -> None:
@@ -138,7 +154,7 @@ async def test_an_engine_that_dies_within_a_stream_is_unavailable() -> None:
     async with engine(dies) as client:
         chunks = []
         with pytest.raises(EngineUnavailable):
-            async with client.forward("POST", "/v1/completions", b"{}", {}) as upstream:
+            async with client.completions(b"{}", {}) as upstream:
                 assert upstream.content_type == "text/event-stream"
                 async for chunk in upstream.chunks:
                     chunks.append(chunk)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import time
+from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from dataset.policy import coach
 from serving.contract import rate
 from serving.contract.profile import PUBLISHED
+from serving.gateway.app import create_app
 from serving.gateway.errors import EngineRefused, EngineUnavailable
+from serving.gateway.settings import GatewaySettings
 from tests.bad_requests import GOOD
 from tests.oracle import faults
-from tests.unit.gateway.fake_engine import FakeEngine, completion_body, wait_ready
+from tests.unit.gateway.fake_engine import (
+    ADAPTER,
+    BASE,
+    FakeEngine,
+    completion_body,
+    factory,
+    wait_ready,
+)
 
 RATE = "/gen/routine/rate"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -31,10 +44,10 @@ def test_request_ids_are_taken_returned_and_passed_to_the_engine(
     assert engine.calls[-1][1] == {"x-request-id": "abc-1", "traceparent": TRACE}
 
 
-@pytest.mark.parametrize("bad", ["", "with space", "x" * 129, "00-0-0-00"])
+@pytest.mark.parametrize("bad", ["", "with space", "x" * 129, "00-0-0-00", "ff" + TRACE[2:]])
 def test_ids_that_are_malformed_are_replaced(client: TestClient, bad: str) -> None:
     response = client.get("/healthz", headers={"x-request-id": bad, "traceparent": bad})
-    assert re.fullmatch(r"[0-9a-f]{32}|00-0-0-00", response.headers["x-request-id"])
+    assert re.fullmatch(r"[0-9a-f]{32}|00-0-0-00|ff-.*", response.headers["x-request-id"])
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", response.headers["traceparent"])
 
 
@@ -56,18 +69,99 @@ def test_unknown_routes_have_the_one_error_shape(
     assert response.json()["error"]["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("POST", "/nix", 404), ("POST", "/healthz", 405)]
+)
+def test_a_body_without_a_route_is_not_asked_for_its_type(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    response = client.request(method, path, content=b"x")
+    assert response.status_code == status
+    assert status == 404 or response.headers["allow"] == "GET"
+
+
+def test_a_long_body_without_a_length_is_refused_while_it_is_read(client: TestClient) -> None:
+    sent = []
+
+    def chunks() -> Iterator[bytes]:
+        for number in range(1000):
+            sent.append(number)
+            yield b" " * 1000
+
+    response = client.post(RATE, content=chunks(), headers=JSON)
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize("length", ["abc", "-5"])
+def test_a_length_that_is_no_number_is_not_believed(client: TestClient, length: str) -> None:
+    response = client.post(RATE, content=b"{}", headers={**JSON, "content-length": length})
+    assert response.status_code == 422
+
+
+async def test_a_client_that_leaves_frees_its_place_and_is_counted(
+    settings: GatewaySettings,
+) -> None:
+    """Driven as a server drives it: the ASGI callable, its messages, then a disconnect."""
+    engine = FakeEngine(error=EngineUnavailable("down"))  # so that no proof asks it
+    quiet = settings.model_copy(update={"probe_interval_seconds": 1000.0})
+    app = create_app(quiet, factory(engine))
+    async with app.router.lifespan_context(app):
+        await asyncio.sleep(0.05)
+        engine.error, engine.gate = None, asyncio.Event()
+        body = json.dumps(GOOD).encode()
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            if messages:
+                return messages.pop()
+            await engine.reached.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": RATE,
+            "raw_path": RATE.encode(),
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+        }
+        await asyncio.wait_for(app(scope, receive, send), 5)
+        metrics: list[Message] = []
+
+        async def collect(message: Message) -> None:
+            metrics.append(message)
+
+        async def nothing() -> Message:
+            return await asyncio.Future()
+
+        get = {**scope, "method": "GET", "path": "/metrics", "raw_path": b"/metrics", "headers": []}
+        await app(get, nothing, collect)
+        text = metrics[1]["body"].decode()
+    assert sent == []
+    assert engine.finished == 0
+    assert 'route="/gen/routine/rate",status="499"} 1.0' in text
+    assert "routine_in_flight_requests 0.0" in text
+
+
 def test_metrics_count_by_route_and_status_and_no_user_input_is_a_label(
     client: TestClient,
 ) -> None:
     client.post(RATE, json=GOOD)
     client.post(RATE, json={})
+    client.post(RATE, content=b"x")
     client.get("/secret-path")
+    client.request("SECRET", RATE)
     text = client.get("/metrics").text
     count = 'routine_http_requests_total{method="POST",route="/gen/routine/rate",status='
     assert count + '"200"} 1.0' in text
     assert count + '"422"} 1.0' in text
+    assert count + '"415"} 1.0' in text
     assert 'routine_tokens_total{direction="out",task="rate"} 23.0' in text
-    assert "secret-path" not in text
+    assert "secret" not in text.lower()
 
 
 METRICS = """routine_engine_duration_seconds{task}
@@ -95,19 +189,25 @@ def test_metric_names_and_labels_are_frozen(client: TestClient, engine: FakeEngi
     assert "\n".join(sorted(found)) == METRICS
 
 
-def test_ready_only_when_adapter_and_constraint_have_shown_themselves(
-    client: TestClient,
-) -> None:
-    wait_ready(client)
+def test_alive_even_while_not_ready(client: TestClient, engine: FakeEngine) -> None:
+    engine.error = EngineUnavailable("down")
+    wait_ready(client, 503)
     assert client.get("/healthz").json() == {"status": "alive"}
+
+
+def test_models_are_listed_without_the_engine_s_folders(client: TestClient) -> None:
+    listed = client.get("/v1/models").json()
+    assert listed["object"] == "list"
+    assert [set(card) for card in listed["data"]] == [{"id", "object", "created", "owned_by"}] * 2
+    assert [card["id"] for card in listed["data"]] == ["demo", "rate"]
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"base_text": FakeEngine.text}, "as the base does"),
-        ({"names": ["demo"]}, "missing"),
-        ({"names": ["rate"]}, "the base"),
+        ({"served": [BASE]}, "missing: rate"),
+        ({"served": [ADAPTER]}, "missing: the base"),
         ({"base_text": "free verse"}, "does not bite"),
         ({"free_text": FakeEngine.base_text}, "shows nothing"),
         ({"error": EngineUnavailable("down")}, "down"),
