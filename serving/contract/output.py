@@ -201,15 +201,9 @@ class Output:
                 text += encode(options[0])
                 values = {**values, piece.path: options[0]}
                 continue
-            shared, _ = _common([(encode(option), False) for option in options])
-            branches = []
-            for option in options:
-                if encode(option) == shared:  # begins another option: look past its end
-                    after = Position(index + 1, {**values, piece.path: option}, shared)
-                    branches.append(self._follow(after))
-                else:
-                    branches.append((encode(option), False))
-            return text + _common(branches)[0], False
+            # A JSON value is followed by a comma or a bracket, so no option's text goes on as
+            # another's does: what they share ends here.
+            return text + _common_prefix([encode(option) for option in options]), False
         return text, True
 
     # -- constraint ----------------------------------------------------------------------------
