@@ -49,7 +49,7 @@ $(VENV)/.installed: $(LOCK) pyproject.toml
 dataset: $(VENV)/.installed ## write dataset/data, the dataset card and its plot
 	@$(BIN)/python -m dataset.generate --out dataset/data --card dataset
 
-demo-model: dataset ## train the demo base and its adapters anew (about 40 minutes on 2 cores)
+demo-model: dataset ## train the demo base and its adapters anew (about 45 minutes on 2 cores)
 	@$(BIN)/python -m finetune.train finetune/recipes/demo-base.yaml
 	@$(BIN)/python -m finetune.train finetune/recipes/demo-rate.yaml
 	@$(BIN)/python -m finetune.export --base finetune/runs/demo/base --name demo \
