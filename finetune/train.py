@@ -115,24 +115,9 @@ def first_choice(logits: Tensor, labels: Any) -> Tensor:
     return logits.argmax(-1)
 
 
-def run(recipe: Recipe) -> dict[str, Any]:
-    """Train, write weights, loss curve and log into ``recipe.out``; return the log."""
-    set_seed(recipe.seed)
-    files = {"train": [str(path) for path in recipe.train]}
-    if recipe.validation:
-        files["validation"] = [str(recipe.validation)]
-    rows = load_dataset("json", data_files=files)
-    model, tokenizer = load(recipe, rows["train"])
-    encoded = rows.map(
-        partial(encode_row, tokenizer=tokenizer, recipe=recipe),
-        with_indices=True,
-        remove_columns=rows["train"].column_names,
-        desc="tokenize",
-    )
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    print(f"training {parameters:,} parameters on {len(encoded['train']):,} rows", flush=True)
-
-    arguments = TrainingArguments(
+def training_arguments(recipe: Recipe) -> TrainingArguments:
+    """The trainer's settings for ``recipe``."""
+    return TrainingArguments(
         output_dir=str(recipe.out),
         max_steps=recipe.steps,
         per_device_train_batch_size=recipe.batch,
@@ -155,9 +140,28 @@ def run(recipe: Recipe) -> dict[str, Any]:
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=recipe.seed,
     )
+
+
+def run(recipe: Recipe) -> dict[str, Any]:
+    """Train, write weights, loss curve and log into ``recipe.out``; return the log."""
+    set_seed(recipe.seed)
+    files = {"train": [str(path) for path in recipe.train]}
+    if recipe.validation:
+        files["validation"] = [str(recipe.validation)]
+    rows = load_dataset("json", data_files=files)
+    model, tokenizer = load(recipe, rows["train"])
+    encoded = rows.map(
+        partial(encode_row, tokenizer=tokenizer, recipe=recipe),
+        with_indices=True,
+        remove_columns=rows["train"].column_names,
+        desc="tokenize",
+    )
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    print(f"training {parameters:,} parameters on {len(encoded['train']):,} rows", flush=True)
+
     trainer = WeightedTrainer(
         model=model,
-        args=arguments,
+        args=training_arguments(recipe),
         train_dataset=encoded["train"],
         eval_dataset=encoded["validation"] if recipe.validation else None,
         data_collator=partial(collate, pad=tokenizer.eos_token_id),
