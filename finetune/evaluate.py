@@ -84,7 +84,7 @@ async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> 
             answer = await client.completions.create(
                 model=model,
                 prompt=row["prompt"] + output.head,
-                max_tokens=output.max_decided_bytes + 1,
+                max_tokens=output.max_new_tokens,
                 temperature=0,
                 extra_body={"structured_outputs": {"regex": output.decided_regex}},
             )

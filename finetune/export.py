@@ -28,9 +28,9 @@ from serving.contract.lock import (
 )
 from serving.contract.tasks import TASKS
 
-COPIED = ("generation_config.json", "tokenizer_config.json", "loss.png")
-"""A base's other files, copied where it has them."""
 SHOWN = "loss.png"
+COPIED = ("generation_config.json", "tokenizer_config.json", SHOWN)
+"""A base's other files, copied where it has them."""
 
 
 class ExportError(ValueError):

@@ -96,7 +96,8 @@ class Output:
         Raises:
             OutputError: a decision is missing or not among its options.
         """
-        return self.head + self.decided(values) + self.tail(values)
+        self._check(values)
+        return self._span(values, 0, len(self.pieces))
 
     def decision_spans(self, values: Values) -> list[tuple[int, int]]:
         """Character ranges ``[start, end)`` of the decisions within ``text(values)``."""
@@ -274,6 +275,11 @@ class Output:
                 cases = _combinations(self._behind(piece), {})
                 total += max(len(piece.render(values).encode()) for values in cases)
         return total
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Tokens a generation after ``head`` may take: the longest decided part and end-of-text."""
+        return self.max_decided_bytes + 1
 
     def _behind(self, piece: Computed) -> tuple[Decision, ...]:
         """The decisions that ``piece`` follows from, and those that limit these, in order."""

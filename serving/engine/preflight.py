@@ -15,9 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from serving.contract.lock import CONFIG, WEIGHTS, AdapterEntry, Lock, sha256
 from serving.contract.tasks import TASKS
-
-MAX_RANK = 512
-"""The largest --max-lora-rank of vLLM 0.32."""
+from serving.engine.command import LORA_RANKS
 
 
 class PreflightError(ValueError):
@@ -124,14 +122,14 @@ def check_adapter(folder: Path, entry: AdapterEntry, shapes: dict[str, tuple[int
             )
     try:
         rank = int(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["r"])
-        if not 1 <= rank <= MAX_RANK:
-            raise PreflightError(f"{folder}: rank {rank}; vLLM takes 1 to {MAX_RANK}")
+        if not 1 <= rank <= LORA_RANKS[-1]:
+            raise PreflightError(f"{folder}: rank {rank}; vLLM takes 1 to {LORA_RANKS[-1]}")
         with safe_open(weights, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 (not a dict)
                 _check_matrix(weights, name, file.get_slice(name).get_shape(), rank, shapes)
+    except PreflightError:
+        raise
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        if isinstance(error, PreflightError):
-            raise
         raise PreflightError(f"{folder} is not a LoRA adapter ({error}): {retrain}") from error
     return rank
 

@@ -42,7 +42,7 @@ class Generator:
             completion = await self._engine.complete(
                 model=task.name,
                 prompt=task.prompt(request) + output.head,
-                max_tokens=output.max_decided_bytes + 1,
+                max_tokens=output.max_new_tokens,
                 regex=output.decided_regex,
                 headers=headers,
             )

@@ -101,7 +101,7 @@ async def _prove_adapter(engine: Engine, task: Task, base: str) -> None:
         texts = [
             (
                 await engine.complete(
-                    model, prompt, output.max_decided_bytes + 1, output.decided_regex, {}
+                    model, prompt, output.max_new_tokens, output.decided_regex, {}
                 )
             ).text
             for model in (task.name, base)
@@ -113,7 +113,7 @@ async def _prove_adapter(engine: Engine, task: Task, base: str) -> None:
 
 async def _prove_constraint(engine: Engine, task: Task, base: str) -> None:
     output = task.output(task.examples[0])
-    limit = output.max_decided_bytes + 1
+    limit = output.max_new_tokens
     free = await engine.complete(base, HOSTILE, limit, None, {})
     bound = await engine.complete(base, HOSTILE, limit, output.decided_regex, {})
     try:

@@ -108,7 +108,7 @@ async def test_the_constraint_bites_on_a_hostile_prompt(stack: Stack) -> None:
             done = await client.completions.create(
                 model="rate",
                 prompt=HOSTILE,
-                max_tokens=output.max_decided_bytes + 1,
+                max_tokens=output.max_new_tokens,
                 temperature=0,
                 extra_body=extra,
             )
