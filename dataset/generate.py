@@ -2,11 +2,11 @@
 
 Files, JSON Lines in the prompt/completion shape that Hugging Face ``datasets`` and TRL read:
 
-- ``form.jsonl``: for the base model. Legal answers with rates drawn at random, so that it
-  learns how texts look and nothing about which answer fits a profile.
-- ``rate/train.jsonl``, ``validation.jsonl`` and ``test.jsonl``: labelled by the coach policy.
+- ``form.jsonl``: for the base model. Legal answers of every task with decisions drawn at random, so
+  that it learns how texts look and nothing about which answer fits a profile.
+- ``<task>/train.jsonl``, ``validation.jsonl`` and ``test.jsonl``: labelled by the task's coach.
 
-A profile belongs to one split by a hash of its prompt, so no test profile is seen in training, not
+A request belongs to one split by a hash of its prompt, so no test prompt is seen in training, not
 in ``form.jsonl`` either.
 """
 
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import random
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,11 @@ from typing import Any
 from tqdm import tqdm
 
 from dataset.card import write_card
-from dataset.policy import coach
-from dataset.profiles import profiles
+from dataset.sources import SOURCES, Source
 from dataset.validate import validate_row
-from serving.contract.profile import Profile
-from serving.contract.tasks import TASKS
 
 SPLITS = {"train": 80, "validation": 10, "test": 10}
-"""Share of all profiles that may serve a split, in percent."""
-ROWS = {"train": 80_000, "validation": 1_000, "test": 2_000}
-FORM_ROWS = 20_000
+"""Share of all prompts that may serve a split, in percent."""
 SEED = 531
 
 Row = dict[str, Any]
@@ -49,57 +44,61 @@ def split_of(prompt: str) -> str:
     raise AssertionError("shares add up to 100")
 
 
-def rows(task_name: str, split: str, count: int, seed: int, form: bool = False) -> Iterator[Row]:
-    """``count`` distinct rows of ``split``; with ``form``, rates are random instead of coached."""
-    task, chance, seen = TASKS[task_name], random.Random(seed), set[str]()
-    for profile in profiles(seed):
-        prompt = task.prompt(profile)
+def rows(source: Source, split: str, count: int, seed: int, form: bool = False) -> Iterator[Row]:
+    """``count`` rows of ``split`` with distinct prompts; with ``form``, decisions are random
+    instead of coached."""
+    task, chance, seen = source.task, random.Random(seed), set[str]()
+    for request in source.requests(seed):
+        prompt = task.prompt(request)
         if prompt in seen or split_of(prompt) != split:
             continue
         seen.add(prompt)
-        output = task.output(profile)
-        values = chance.choice(list(output.enumerate())) if form else coach(profile)
+        output = task.output(request)
+        values = output.sample(chance) if form else source.coach(request)
         yield {
-            "task": task_name,
+            "task": task.name,
             "prompt": prompt,
             "completion": output.text(values),
-            "request": profile.model_dump(),
+            "request": request.model_dump_json(),
         }
         if len(seen) == count:
             return
 
 
-def write(path: Path, stream: Iterator[Row], count: int, coached: bool) -> Counter[str]:
-    """Validate and write ``stream``; return how often each answer's rates occur."""
+def write(path: Path, stream: Iterator[Row], count: int, coached: bool) -> list[dict[str, Any]]:
+    """Validate and write ``stream``; return the decisions in each row."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    answers: Counter[str] = Counter()
+    decided = []
     with path.open("w", encoding="utf-8") as file:
-        for row in tqdm(stream, total=count, desc=path.name, unit=" rows"):
-            values = validate_row(row, coach(Profile.model_validate(row["request"])), coached)
-            answers["/".join(str(value) for value in values.values())] += 1
+        for row in tqdm(stream, total=count, desc=f"{path.parent.name}/{path.name}", unit=" rows"):
+            decided.append(validate_row(row, SOURCES[row["task"]], coached))
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return answers
+    return decided
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON Lines files")
-    parser.add_argument("--card", type=Path, help="folder for card.md and rates.png")
+    parser.add_argument("--card", type=Path, help="folder for card.md and its plots")
     parser.add_argument("--scale", type=float, default=1.0, help="rows as a share of the full size")
     arguments = parser.parse_args()
     if not 0 < arguments.scale <= 1:
         parser.error("--scale must be above 0 and at most 1")
 
-    count = max(1, round(FORM_ROWS * arguments.scale))
-    form = rows("rate", "train", count, SEED, form=True)
-    counts = {"form": write(arguments.out / "form.jsonl", form, count, coached=False)}
-    for number, (split, full) in enumerate(ROWS.items(), 1):
-        count = max(1, round(full * arguments.scale))
-        stream = rows("rate", split, count, SEED + number)
-        name = f"rate/{split}"
-        counts[name] = write(arguments.out / f"{name}.jsonl", stream, count, coached=True)
+    def scaled(count: int) -> int:
+        return max(1, int(count * arguments.scale))
+
+    counts = {name: scaled(source.form_rows) for name, source in SOURCES.items()}
+    streams = [rows(SOURCES[name], "train", counts[name], SEED, form=True) for name in counts]
+    every_form = itertools.chain.from_iterable(streams)
+    files = {"form": write(arguments.out / "form.jsonl", every_form, sum(counts.values()), False)}
+    for name, source in SOURCES.items():
+        for number, (split, full) in enumerate(source.rows.items(), 1):
+            stream = rows(source, split, scaled(full), SEED + number)
+            path = arguments.out / name / f"{split}.jsonl"
+            files[f"{name}/{split}"] = write(path, stream, scaled(full), coached=True)
     if arguments.card:
-        write_card(arguments.card, counts)
+        write_card(arguments.card, files)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def encode_row(
             a decision, so that serving the prompt alone would give other tokens.
     """
     task = TASKS[row["task"]]
-    output = task.output(task.request.model_validate(row["request"]))
+    output = task.output(task.request.model_validate_json(row["request"]))
     prompt, completion = row["prompt"], row["completion"]
     spans = output.decision_spans(output.parse(completion))
     edges = {len(prompt), len(prompt) + len(output.head)}

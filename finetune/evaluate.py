@@ -1,8 +1,8 @@
 """Score adapters through vLLM: ``python -m finetune.evaluate --adapters finetune/demo/adapters``.
 
-Starts the engine as serving does (``python -m serving.engine``), asks it for every held-out profile
-under the task's constraint, with and without the adapter, and compares each answer's decisions with
-the coach's. The scores go into the lock file.
+Starts the engine as serving does (``python -m serving.engine``), asks it for every held-out request
+under the task's constraint, with and without the adapter, checks each answer and compares its
+decisions with the coach's. The scores go into the lock file.
 """
 
 from __future__ import annotations
@@ -73,13 +73,20 @@ def engine(environment: dict[str, str]) -> Iterator[str]:
             process.wait()
 
 
-async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> float:
-    """Share of ``rows`` whose every decision ``model`` makes as the row's completion does."""
+async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> tuple[float, float]:
+    """Shares of valid answers, and of their parts that ``model`` decides as the rows do.
+
+    Args:
+        client: the engine's.
+        model: the adapter, or the base.
+        rows: of one task, labelled by its coach.
+    """
     gate = asyncio.Semaphore(CONCURRENCY)
 
-    async def is_right(row: dict[str, Any]) -> bool:
+    async def ask(row: dict[str, Any]) -> tuple[bool, list[bool]]:
         task = TASKS[row["task"]]
-        output = task.output(task.request.model_validate(row["request"]))
+        request = task.request.model_validate_json(row["request"])
+        output = task.output(request)
         async with gate:
             answer = await client.completions.create(
                 model=model,
@@ -88,23 +95,28 @@ async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> 
                 temperature=0,
                 extra_body={"structured_outputs": {"regex": output.decided_regex}},
             )
+        wanted = task.parts(output.parse(row["completion"]))
         try:
-            return output.read(answer.choices[0].text) == output.parse(row["completion"])
+            values = output.read(answer.choices[0].text)
         except OutputError:
-            return False
+            return False, [False] * len(wanted)
+        valid = not task.check(request, json.loads(task.render(request, values)))
+        right = [one == other for one, other in zip(task.parts(values), wanted, strict=True)]
+        return valid, right
 
-    results = await tqdm.gather(*(is_right(row) for row in rows), desc=model, unit=" profiles")
-    return sum(results) / len(results)
+    results = await tqdm.gather(*map(ask, rows), desc=model, unit=" requests")
+    right = [one for _, parts in results for one in parts]
+    return sum(valid for valid, _ in results) / len(results), sum(right) / len(right)
 
 
-async def evaluate(url: str, lock: Lock, test_sets: Path, profiles: int) -> dict[str, Scores]:
+async def evaluate(url: str, lock: Lock, test_sets: Path, requests: int) -> dict[str, Scores]:
     """Scores by adapter.
 
     Args:
         url: a running engine's.
         lock: names base and adapters.
         test_sets: folder with ``<task>/test.jsonl``.
-        profiles: how many of each file's rows are asked.
+        requests: how many of each file's rows are asked.
 
     Raises:
         EvaluationError: a test set is missing or too short.
@@ -115,14 +127,18 @@ async def evaluate(url: str, lock: Lock, test_sets: Path, profiles: int) -> dict
             path = test_sets / name / "test.jsonl"
             if not path.exists():
                 raise EvaluationError(f"{path} is missing: run `make dataset`")
-            lines = path.read_text(encoding="utf-8").splitlines()[:profiles]
-            if len(lines) < profiles:
-                raise EvaluationError(f"{path} has {len(lines)} rows, fewer than {profiles}")
+            lines = path.read_text(encoding="utf-8").splitlines()[:requests]
+            if len(lines) < requests:
+                raise EvaluationError(f"{path} has {len(lines)} rows, fewer than {requests}")
             rows = [json.loads(line) for line in lines]
+            valid, with_adapter = await score(client, name, rows)
+            _, without_adapter = await score(client, lock.base.name, rows)
             scores[name] = Scores(
-                profiles=profiles,
-                with_adapter=await score(client, name, rows),
-                without_adapter=await score(client, lock.base.name, rows),
+                requests=requests,
+                valid=valid,
+                part=TASKS[name].part,
+                with_adapter=with_adapter,
+                without_adapter=without_adapter,
             )
     return scores
 
@@ -132,7 +148,7 @@ def main() -> None:
     parser.add_argument("--model", help="base model (default: the demo's)")
     parser.add_argument("--adapters", type=Path, required=True, help="folder with lock.json")
     parser.add_argument("--test-sets", type=Path, default=Path("dataset/data"))
-    parser.add_argument("--profiles", type=int, default=1000)
+    parser.add_argument("--requests", type=int, default=1000)
     arguments = parser.parse_args()
     environment = {"ADAPTERS": str(arguments.adapters)}
     if arguments.model:
@@ -141,7 +157,7 @@ def main() -> None:
         lock = Lock.load(arguments.adapters)
         with engine(environment) as url:
             scores = asyncio.run(
-                evaluate(url, lock, arguments.test_sets, arguments.profiles),
+                evaluate(url, lock, arguments.test_sets, arguments.requests),
             )
     except (EvaluationError, LockError) as error:
         sys.exit(f"evaluate: {error}")
@@ -152,8 +168,8 @@ def main() -> None:
     lock.model_copy(update={"adapters": adapters}).save(arguments.adapters)
     for name, result in scores.items():
         print(
-            f"{name}: {result.with_adapter:.1%} of {result.profiles} held-out profiles with the "
-            f"adapter, {result.without_adapter:.1%} without"
+            f"{name}: {result.with_adapter:.1%} of each {result.part} right with the adapter, "
+            f"{result.without_adapter:.1%} without; {result.valid:.1%} of {result.requests} valid"
         )
 
 

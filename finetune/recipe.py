@@ -43,7 +43,7 @@ class Recipe(_Section):
     """One training run. Exactly one of ``new_model`` and ``lora`` is given."""
 
     train: list[Path]
-    """JSON Lines files with ``task``, ``prompt``, ``completion`` and ``request``."""
+    """JSON Lines files with ``task``, ``prompt``, ``completion`` and ``request`` (JSON text)."""
     validation: Path | None = None
     model: str | None = None
     """Base of an adapter: a folder, or a name on the Hugging Face hub."""

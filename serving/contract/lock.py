@@ -38,11 +38,15 @@ class BaseEntry(_Entry):
 
 
 class Scores(_Entry):
-    """What ``make evaluate`` measured through vLLM on held-out profiles."""
+    """What ``make evaluate`` measured through vLLM on held-out requests."""
 
-    profiles: int
+    requests: int
+    valid: float
+    """Share of the adapter's answers that are in the output's language and pass the check."""
+    part: str
+    """What is counted one by one: whole answers, or days."""
     with_adapter: float
-    """Share of profiles with every decision as the coach makes it."""
+    """Share of parts with every decision as the coach makes it."""
     without_adapter: float
     """The same, asked of the base."""
 

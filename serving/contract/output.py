@@ -5,13 +5,14 @@ one of three kinds:
 
 - ``Literal`` with one value: a constant;
 - ``Literal`` with several values: a *decision*, the only thing that is left to the language model
-  (``OnlyIf`` removes options that earlier decisions rule out);
+  (``OnlyIf`` removes options that earlier decisions rule out). Of a text, the model writes what
+  stands between the quotation marks;
 - any type annotated with ``Derived``: computed from earlier decisions.
 
 From that declaration ``Output`` gives the whole text (training target), the parts that are fixed
 before the first and after the last decision (``head``, ``tail``), the regular expression of what is
-decided in between (built by Outlines from JSON schemas without free whitespace), a bound on its
-length, the text that is forced after any prefix, and the values read back from a text.
+decided in between (built by Outlines, without free whitespace), a bound on its length, the text
+that is forced after any prefix, and the values read back from a text.
 
 This module knows JSON and regular expressions. It does not know tokens, models, HTTP or any task.
 """
@@ -21,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from random import Random
 from typing import Any
 
 from pydantic import BaseModel
@@ -31,7 +34,6 @@ from serving.contract.pieces import (
     Json,
     Text,
     Values,
-    encode,
     pieces_of,
     render,
 )
@@ -179,7 +181,7 @@ class Output:
                 continue
             piece = self.pieces[index]
             if isinstance(piece, Decision):
-                branches = [(o, encode(o)) for o in piece.allowed(values)]
+                branches = [(o, piece.encode(o)) for o in piece.allowed(values)]
                 steps = [({**values, piece.path: o}, text) for o, text in branches]
             else:
                 steps = [(values, render(piece, values))]
@@ -199,12 +201,12 @@ class Output:
                 continue
             options = piece.allowed(values)
             if len(options) == 1:
-                text += encode(options[0])
+                text += piece.encode(options[0])
                 values = {**values, piece.path: options[0]}
                 continue
-            # A JSON value is followed by a comma or a bracket, so no option's text goes on as
-            # another's does: what they share ends here.
-            return text + _common_prefix([encode(option) for option in options]), False
+            # A JSON value is followed by a comma, a bracket or a quotation mark, so no option's
+            # text goes on as another's does: what they share ends here.
+            return text + _common_prefix([piece.encode(option) for option in options]), False
         return text, True
 
     # -- constraint ----------------------------------------------------------------------------
@@ -220,39 +222,50 @@ class Output:
         return self._regex(0, len(self.pieces))
 
     def _regex(self, start: int, stop: int) -> str:
-        """Outlines' expression for the pieces ``start`` to ``stop``. Options after which the same
-        text may follow share one group, so that independent decisions do not multiply."""
-        from outlines.types import JsonSchema
-        from outlines.types.dsl import String, to_regex
+        """Outlines' expression for the pieces ``start`` to ``stop``.
 
-        needed: list[frozenset[str]] = [frozenset()] * (stop + 1)
+        It is cut wherever no later piece needs an earlier decision, and within such a part options
+        after which the same text may follow share one group: independent decisions do not multiply.
+        """
+        needed: list[set[str]] = [set() for _ in range(stop + 1)]
         for index in range(stop - 1, start - 1, -1):
-            needed[index] = needed[index + 1] | frozenset(self.pieces[index].needs)
-        memo: dict[tuple[int, str], str] = {}
-
-        def build(index: int, values: dict[str, Any]) -> str:
-            if index == stop:
-                return ""
+            needed[index] = needed[index + 1] | set(self.pieces[index].needs)
+        decided: set[str] = set()
+        cuts = []
+        for index in range(start, stop):
+            if not needed[index] & decided:
+                cuts.append(index)
             piece = self.pieces[index]
-            key = (index, encode([values.get(name) for name in sorted(needed[index])]))
-            if key in memo:
-                return memo[key]
             if isinstance(piece, Decision):
-                groups: dict[str, list[Json]] = {}
-                for option in piece.allowed(values):
-                    after = build(index + 1, {**values, piece.path: option})
-                    groups.setdefault(after, []).append(option)
-                branches = [
-                    to_regex(JsonSchema(encode({"enum": options}), whitespace_pattern="")) + after
-                    for after, options in groups.items()
-                ]
-                memo[key] = branches[0] if len(branches) == 1 else f"({'|'.join(branches)})"
-            else:
-                text = to_regex(String(render(piece, values)))
-                memo[key] = text + build(index + 1, values)
-            return memo[key]
+                decided.add(piece.path)
+        return "".join(self._branches(i, {}, end) for i, end in pairwise([*cuts, stop]))
 
-        return build(start, {})
+    def _branches(self, index: int, values: dict[str, Any], stop: int) -> str:
+        """The expression for the pieces ``index`` to ``stop`` after these decisions."""
+        from outlines.types.dsl import Alternatives, String, to_regex
+
+        if index == stop:
+            return ""
+        piece = self.pieces[index]
+        if not isinstance(piece, Decision):
+            text: str = to_regex(String(render(piece, values)))
+            return text + self._branches(index + 1, values, stop)
+        groups: dict[str, list[Json]] = {}
+        for option in piece.allowed(values):
+            after = self._branches(index + 1, {**values, piece.path: option}, stop)
+            groups.setdefault(after, []).append(option)
+        branches = [
+            to_regex(Alternatives([String(piece.encode(option)) for option in options])) + after
+            for after, options in groups.items()
+        ]
+        return branches[0] if len(branches) == 1 else f"({'|'.join(branches)})"
+
+    def sample(self, chance: Random) -> dict[str, Any]:
+        """Decisions drawn one after the other, each evenly from what is still allowed."""
+        values: dict[str, Any] = {}
+        for decision in self.decisions:
+            values[decision.path] = chance.choice(decision.allowed(values))
+        return values
 
     def enumerate(self) -> Iterator[dict[str, Any]]:
         """Every combination of decisions, in the order of the options."""
@@ -268,7 +281,7 @@ class Output:
         total = 0
         for piece in self.pieces[self._first : self._stop]:
             if isinstance(piece, Decision):
-                total += max(len(encode(option).encode()) for option in piece.options)
+                total += max(len(piece.encode(option).encode()) for option in piece.options)
             elif isinstance(piece, Text):
                 total += len(piece.text.encode())
             else:

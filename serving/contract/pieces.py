@@ -1,23 +1,23 @@
 """What outputs are declared with, and the pieces a declaration comes apart into.
 
-``pieces_of`` walks a pydantic model whose leaves are ``Literal`` (a constant, or a decision among
-several) or annotated with ``Derived``, and gives the text's pieces in order: fixed text, decisions,
-and what is computed from them.
+``pieces_of`` walks a pydantic model of models and fixed-length tuples whose leaves are ``Literal``
+(a constant, or a decision among several) or annotated with ``Derived``, and gives the text's pieces
+in order: fixed text, decisions, and what is computed from them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 Json = str | int | float | bool | None | list[Any] | dict[str, Any]
 Values = Mapping[str, Any]
-"""Decided values by dotted path, e.g. ``{"init_weight_rate": 65}``."""
+"""Decided values by dotted path, e.g. ``{"init_weight_rate": 65}``; a tuple's items are counted
+from 0: ``{"squat.pull.0": "풀업"}``."""
 
 
 def encode(value: Json) -> str:
@@ -71,7 +71,10 @@ class Computed:
 
 @dataclass(frozen=True)
 class Decision:
-    """A piece of the output that the model chooses among ``options``."""
+    """A piece of the output that the model chooses among ``options``: all texts, or none.
+
+    The quotation marks around a text are forced, so they belong to the pieces beside it.
+    """
 
     path: str
     options: tuple[Json, ...]
@@ -87,6 +90,11 @@ class Decision:
         assert left, f"{self.path}: no option left after {dict(values)}"
         return left
 
+    @staticmethod
+    def encode(option: Json) -> str:
+        """What the model writes for ``option``: JSON, without the quotation marks of a text."""
+        return encode(option)[1:-1] if isinstance(option, str) else encode(option)
+
 
 Piece = Text | Computed | Decision
 
@@ -96,7 +104,7 @@ def render(piece: Piece, values: Values) -> str:
         return piece.text
     if isinstance(piece, Computed):
         return piece.render(values)
-    return encode(values[piece.path])
+    return piece.encode(values[piece.path])
 
 
 def pieces_of(model: type[BaseModel]) -> tuple[Piece, ...]:
@@ -123,33 +131,57 @@ def _pieces_of_model(model: type[BaseModel], path: str) -> Iterator[Piece]:
     opening = "{"
     for name, field in model.model_fields.items():
         yield Text(f"{opening}{encode(name)}:")
-        yield from _pieces_of_field(field, f"{path}{name}", path)
+        yield from _pieces_of_leaf(field.annotation, field.metadata, f"{path}{name}", path)
         opening = ","
     yield Text("}")
 
 
-def _pieces_of_field(field: FieldInfo, path: str, parent: str) -> Iterator[Piece]:
+def _pieces_of_tuple(kinds: tuple[Any, ...], path: str) -> Iterator[Piece]:
+    opening = "["
+    for place, kind in enumerate(kinds):
+        yield Text(opening)
+        bare, *notes = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+        yield from _pieces_of_leaf(bare, notes, f"{path}{place}", path)
+        opening = ","
+    yield Text("]")
+
+
+def _pieces_of_leaf(kind: Any, notes: Sequence[Any], path: str, parent: str) -> Iterator[Piece]:
     def within(needs: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(parent + name for name in needs)
 
-    for note in field.metadata:
+    for note in notes:
         if isinstance(note, Derived):
             yield Computed(path, note.compute, within(note.needs))
             return
-    kind = field.annotation
-    rule = next((note for note in field.metadata if isinstance(note, OnlyIf)), None)
     if get_origin(kind) is Literal:
-        options = get_args(kind)
-        if len(options) == 1:
-            yield Text(encode(options[0]))
-        elif rule is None:
-            yield Decision(path, options)
-        else:
-            yield Decision(path, options, rule.predicate, within(rule.needs))
+        yield from _pieces_of_literal(path, get_args(kind), notes, within)
+    elif get_origin(kind) is tuple and Ellipsis not in get_args(kind):
+        yield from _pieces_of_tuple(get_args(kind), f"{path}.")
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
         yield from _pieces_of_model(kind, f"{path}.")
     else:
-        raise TypeError(f"{path}: {kind!r} is neither Literal, Derived nor a model")
+        raise TypeError(f"{path}: {kind!r} is neither Literal, Derived, a model nor a fixed tuple")
+
+
+def _pieces_of_literal(
+    path: str,
+    options: tuple[Any, ...],
+    notes: Sequence[Any],
+    within: Callable[[tuple[str, ...]], tuple[str, ...]],
+) -> Iterator[Piece]:
+    if len(options) == 1:
+        yield Text(encode(options[0]))
+        return
+    texts = {isinstance(option, str) for option in options}
+    if len(texts) > 1:
+        raise TypeError(f"{path}: options must be all texts, or none")
+    rule = next((note for note in notes if isinstance(note, OnlyIf)), None)
+    decision = Decision(path, options)
+    if rule:
+        decision = Decision(path, options, rule.predicate, within(rule.needs))
+    quote = '"' if texts == {True} else ""
+    yield from (Text(quote), decision, Text(quote))
 
 
 def _merge(pieces: Iterator[Piece]) -> Iterator[Piece]:

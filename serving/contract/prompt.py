@@ -1,4 +1,4 @@
-"""The prompt's bytes: the one place that turns a profile into the text a model is asked with.
+"""The prompt's form: the one place that turns facts into the text a model is asked with.
 
 Training reads the same function, so the prompt a model was trained on and the prompt it is served
 with cannot differ. A change here changes the fingerprint, and adapters trained before it no longer
@@ -7,27 +7,26 @@ start (serving.engine.preflight).
 
 from __future__ import annotations
 
-from serving.contract.profile import LIFTS, Profile, on_grid
+from collections.abc import Mapping
 
 ANSWER = "\n## 답변\n"
 """What stands between question and answer."""
 
+Fact = str | int
 
-def question(title: str, profile: Profile) -> str:
-    """The prompt for ``profile``, up to where the answer's first byte follows.
+
+def question(title: str, facts: Mapping[str, Fact | Mapping[str, Fact]]) -> str:
+    """A question, up to where the answer's first byte follows.
 
     Args:
         title: the first line of the question; it names the task.
-        profile: validated; weights are stated on the 2.5 kg grid.
+        facts: what the model must know, one line each; a mapping becomes a list below its name.
     """
-    lines = [
-        "## 질문",
-        f"-{title}",
-        f"- **운동경험**: {profile.experience}",
-        f"- **성별**: {profile.gender}",
-        f"- **운동목표**: {profile.purpose}",
-        "- **1RM**:",
-    ]
-    for field, name in LIFTS.items():
-        lines.append(f"  - {name}: {on_grid(getattr(profile.rm_weight, field)):g}kg")
+    lines = ["## 질문", f"-{title}"]
+    for name, fact in facts.items():
+        if isinstance(fact, Mapping):
+            lines.append(f"- **{name}**:")
+            lines += [f"  - {part}: {value}" for part, value in fact.items()]
+        else:
+            lines.append(f"- **{name}**: {fact}")
     return "\n".join(lines) + "\n" + ANSWER

@@ -7,14 +7,15 @@ The model decides four rates. The plan follows from them by arithmetic:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from serving.contract.output import Output
 from serving.contract.pieces import Derived, OnlyIf
-from serving.contract.profile import Profile
-from serving.contract.prompt import question
+from serving.contract.profile import LIFTS, Profile, on_grid
+from serving.contract.prompt import Fact, question
 
 PROGRAM = "5/3/1 프로그램"
 MAX_PERCENT = 100
@@ -37,53 +38,93 @@ def set_fits(set_: int, init: int, week: int) -> bool:
     return top_percent(init, week, set_) <= MAX_PERCENT
 
 
+def percents(init: int, week: int, set_: int, deload: int) -> list[list[int]]:
+    """Percent of each set: four weeks of three sets."""
+    starts = [init + week * w for w in range(LOADING_WEEKS)] + [deload]
+    return [[start + set_ * s for s in range(SETS)] for start in starts]
+
+
 def plan_text(init: int, week: int, set_: int, deload: int) -> str:
     """The four-week plan in the words the first version used."""
-    starts = [init + week * w for w in range(LOADING_WEEKS)] + [deload]
     weeks = []
-    for number, (start, repetitions) in enumerate(zip(starts, REPETITIONS, strict=True), 1):
-        lines = [f"Week{number}"]
-        for s, count in enumerate(repetitions):
-            lines.append(f"SET{s + 1} {start + set_ * s}%x{count}")
+    for number, sets in enumerate(percents(init, week, set_, deload)):
+        lines = [f"Week{number + 1}"]
+        for place, percent in enumerate(sets):
+            lines.append(f"SET{place + 1} {percent}%x{REPETITIONS[number][place]}")
         weeks.append("\n".join(lines))
     return "\n\n".join(weeks) + "\n"
+
+
+InitRate = Annotated[
+    Literal[40, 45, 50, 55, 60, 65, 70, 75], Field(description="1주차 1세트의 강도 (1RM의 %)")
+]
+WeekRate = Annotated[
+    Literal[5, 10],
+    OnlyIf(week_fits, "init_weight_rate"),
+    Field(description="주마다 더하는 강도 (%p)"),
+]
+SetRate = Annotated[
+    Literal[5, 10],
+    OnlyIf(set_fits, "init_weight_rate", "increase_rate_week"),
+    Field(description="세트마다 더하는 강도 (%p)"),
+]
+DeloadRate = Annotated[
+    Literal[35, 40, 45, 50, 55], Field(description="4주차(디로딩) 1세트의 강도 (1RM의 %)")
+]
+RATES = ("init_weight_rate", "increase_rate_week", "increase_rate_set", "deloading_rate")
 
 
 class RateAnswer(BaseModel):
     """A month's progression: four rates in percent of 1RM, and the plan they give."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     program: Literal["5/3/1 프로그램"] = Field(description="프로그램 이름")
-    init_weight_rate: Literal[40, 45, 50, 55, 60, 65, 70, 75] = Field(
-        description="1주차 1세트의 강도 (1RM의 %)"
+    init_weight_rate: InitRate
+    increase_rate_week: WeekRate
+    increase_rate_set: SetRate
+    deloading_rate: DeloadRate
+    weekly_weight_increase_plan: Annotated[str, Derived(plan_text, *RATES)] = Field(
+        description="4주 계획: 주차별 세트의 강도와 반복 횟수 (+는 최대 반복)"
     )
-    increase_rate_week: Annotated[Literal[5, 10], OnlyIf(week_fits, "init_weight_rate")] = Field(
-        description="주마다 더하는 강도 (%p)"
-    )
-    increase_rate_set: Annotated[
-        Literal[5, 10], OnlyIf(set_fits, "init_weight_rate", "increase_rate_week")
-    ] = Field(description="세트마다 더하는 강도 (%p)")
-    deloading_rate: Literal[35, 40, 45, 50, 55] = Field(
-        description="4주차(디로딩) 1세트의 강도 (1RM의 %)"
-    )
-    weekly_weight_increase_plan: Annotated[
-        str,
-        Derived(
-            plan_text,
-            "init_weight_rate",
-            "increase_rate_week",
-            "increase_rate_set",
-            "deloading_rate",
-        ),
-    ] = Field(description="4주 계획: 주차별 세트의 강도와 반복 횟수 (+는 최대 반복)")
 
 
 OUTPUT = Output(RateAnswer)
 
 
+class Rates(BaseModel):
+    """The four rates of a Task 1 answer, for a request that builds on one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    init_weight_rate: InitRate
+    increase_rate_week: WeekRate
+    increase_rate_set: SetRate
+    deloading_rate: DeloadRate
+
+    @field_validator(*RATES)
+    @classmethod
+    def _stays_within_100_percent(cls, rate: int, info: ValidationInfo) -> int:
+        (decision,) = (d for d in OUTPUT.decisions if d.path == info.field_name)
+        if all(name in info.data for name in decision.needs):
+            allowed = decision.allowed(info.data)
+            if rate not in allowed:
+                raise ValueError(
+                    f"it must be {' or '.join(map(str, allowed))} with {dict(info.data)}, or the "
+                    f"third set of week 3 exceeds {MAX_PERCENT} %"
+                )
+        return rate
+
+
 def prompt(profile: Profile) -> str:
-    """The question a model is asked for a month's progression."""
-    return question(PROGRAM, profile)
+    """The question a model is asked for a month's progression; weights on the 2.5 kg grid."""
+    weights = {
+        name: f"{on_grid(getattr(profile.rm_weight, lift)):g}kg" for lift, name in LIFTS.items()
+    }
+    facts: dict[str, Fact | Mapping[str, Fact]] = {
+        "운동경험": profile.experience,
+        "성별": profile.gender,
+        "운동목표": profile.purpose,
+        "1RM": weights,
+    }
+    return question(PROGRAM, facts)

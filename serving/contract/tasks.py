@@ -7,16 +7,34 @@ A new task is a module like ``rate`` and an entry here. Its name is its route
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
-from serving.contract import rate
-from serving.contract.check import check_rate
+from serving.contract import assistance, month, rate
+from serving.contract.check_month import check_month
+from serving.contract.check_rate import check_rate
 from serving.contract.output import Output
 from serving.contract.profile import EDGES, PUBLISHED, Profile
+
+Values = Mapping[str, Any]
+
+
+def _whole(values: Values) -> list[Values]:
+    return [values]
+
+
+@dataclass(frozen=True)
+class Before:
+    """Another task that is asked first where a request leaves its answer out."""
+
+    task: str
+    missing: Callable[[Any], BaseModel | None]
+    """From a request to that task's request, or None where the answer is there already."""
+    add: Callable[[Any, Values], Any]
+    """From a request and that task's decisions to the request that has them."""
 
 
 @dataclass(frozen=True)
@@ -33,38 +51,45 @@ class Task:
     """From a validated request to the prompt's text, up to the answer's first byte."""
     output: Callable[[Any], Output]
     """From a validated request to the language of what the model writes."""
+    render: Callable[[Any, Values], str]
+    """From a validated request and the model's decisions to the answer, as JSON text."""
     check: Callable[[Any, Mapping[str, Any]], list[str]]
     """From request and answer to the names of the rules the answer breaks."""
-    examples: tuple[BaseModel, ...]
-    """Requests for documentation and golden prompts."""
-    edges: tuple[BaseModel, ...]
+    examples: tuple[Any, ...]
+    """Complete requests for documentation and golden prompts; each output is among theirs."""
+    edges: tuple[Any, ...]
     """Further requests whose prompts the fingerprint covers: what the examples do not show."""
-    worked: Mapping[str, Any]
+    worked: Values
     """Decisions that answer the first example well, for documentation."""
+    before: Before | None = None
+    parts: Callable[[Values], list[Values]] = _whole
+    """The decisions in the parts that evaluation counts one by one."""
+    part: str = "answer"
+    """What such a part is called."""
+
+    def outputs(self) -> list[Output]:
+        """Every output of the task, once."""
+        return list({id(output): output for output in map(self.output, self.examples)}.values())
 
     def prepare(self) -> None:
         """Build the constraints now (Outlines takes about a second to import), not in a request."""
-        for request in self.examples:
-            _ = self.output(request).decided_regex
+        for output in self.outputs():
+            _ = output.decided_regex
 
     def prompt_fingerprint(self) -> str:
         """A hash over the prompts of examples and edges: changes when a prompt's bytes change."""
         return _digest(self.prompt(request) for request in self.examples + self.edges)
 
     def output_fingerprint(self) -> str:
-        """A hash over the output's whole language (derived text included)."""
-        return _digest(self.output(request).regex for request in self.examples)
+        """A hash over the outputs' whole languages (derived text included)."""
+        return _digest(output.regex for output in self.outputs())
 
 
-def _digest(texts: Any) -> str:
+def _digest(texts: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode() + b"\0")
     return digest.hexdigest()[:16]
-
-
-def _rate_output(_: Profile) -> Output:
-    return rate.OUTPUT
 
 
 TASKS: dict[str, Task] = {
@@ -76,16 +101,28 @@ TASKS: dict[str, Task] = {
             request=Profile,
             answer=rate.RateAnswer,
             prompt=rate.prompt,
-            output=_rate_output,
+            output=lambda _: rate.OUTPUT,
+            render=lambda _, values: rate.OUTPUT.text(values),
             check=check_rate,
             examples=PUBLISHED,
             edges=EDGES,
-            worked={
-                "init_weight_rate": 55,
-                "increase_rate_week": 10,
-                "increase_rate_set": 5,
-                "deloading_rate": 50,
-            },
+            worked=dict(zip(rate.RATES, (55, 10, 5, 50), strict=True)),
+        ),
+        Task(
+            name="month",
+            summary="한 달 5/3/1 루틴: 날마다 메인 리프트의 중량(kg)과 보조 운동",
+            request=month.MonthRequest,
+            answer=month.MonthAnswer,
+            prompt=month.prompt,
+            output=lambda request: assistance.output_for(request.experience),
+            render=month.answer,
+            check=check_month,
+            examples=month.EXAMPLES,
+            edges=month.EDGES,
+            worked=month.WORKED,
+            before=Before("rate", month.without_rates, month.with_rates),
+            parts=assistance.days_of,
+            part="day",
         ),
     )
 }

@@ -4,6 +4,7 @@
     ├── InvalidRequest        422  a field is missing, unknown, or out of its limits
     ├── MalformedBody         400  not JSON
     ├── UnsupportedMediaType  415  not application/json
+    ├── NotAcceptable         406  no form of the answer that the client accepts
     ├── BodyTooLarge          413
     ├── RouteError            404, 405
     ├── Overloaded            429  the queue is full
@@ -76,6 +77,10 @@ class UnsupportedMediaType(ClientError):
 
 class BodyTooLarge(ClientError):
     status, code = 413, "body_too_large"
+
+
+class NotAcceptable(ClientError):
+    status, code = 406, "not_acceptable"
 
 
 class RouteError(ClientError):

@@ -1,6 +1,7 @@
 """Is the service fit to answer? Not "is a port open": each adapter and the constraint must show it.
 
 - Each task's adapter must change the output of a golden prompt, or the base would be answering.
+  Asking every example makes the engine compile every constraint before the first request.
 - The constraint must bite on a hostile prompt, or nothing would keep answers in form: vLLM ignores
   request fields it does not know without a word.
 """
@@ -95,20 +96,22 @@ async def prove(engine: Engine) -> None:
 
 
 async def _prove_adapter(engine: Engine, task: Task, base: str) -> None:
-    for request in task.examples:
-        output = task.output(request)
-        prompt = task.prompt(request) + output.head
-        texts = [
-            (
-                await engine.complete(
-                    model, prompt, output.max_new_tokens, output.decided_regex, {}
-                )
-            ).text
-            for model in (task.name, base)
+    async def answers(model: str) -> list[str]:
+        completions = [
+            engine.complete(
+                model,
+                task.prompt(request) + output.head,
+                output.max_new_tokens,
+                output.decided_regex,
+                {},
+            )
+            for request in task.examples
+            for output in [task.output(request)]
         ]
-        if texts[0] != texts[1]:
-            return
-    raise NotProven(f"adapter {task.name} answers every example as the base does: is it loaded?")
+        return [completion.text for completion in await asyncio.gather(*completions)]
+
+    if await answers(task.name) == await answers(base):
+        raise NotProven(f"adapter {task.name} answers all examples as the base does: is it loaded?")
 
 
 async def _prove_constraint(engine: Engine, task: Task, base: str) -> None:

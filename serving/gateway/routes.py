@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -16,6 +16,7 @@ from serving.contract.tasks import TASKS, Task
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine, Upstream
 from serving.gateway.errors import EngineUnavailable, GatewayError, MalformedBody
+from serving.gateway.formats import FORMATS, Renderer, as_json
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
 from serving.gateway.readiness import Readiness
@@ -27,6 +28,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }
     for status, text in {
         400: "JSON이 아님",
+        406: "accept의 형식으로는 답할 수 없음",
         413: "본문이 너무 큼",
         415: "content-type이 application/json이 아님",
         422: "값이 범위를 벗어남: `param`이 필드, `message`가 허용 값을 알려 줌",
@@ -55,12 +57,14 @@ def routes(
 
 
 def _add_task(router: APIRouter, task: Task, generator: Generator) -> None:
-    async def generate(body: Any, request: Request) -> Response:
-        text = await generator.answer(task, body, request.state.trace_headers)
-        return Response(text, media_type="application/json")
+    async def generate(body: Any, render: Renderer, request: Request) -> Response:
+        return render(await generator.answer(task, body, request.state.trace_headers))
 
     examples = {str(n): _example(profile) for n, profile in enumerate(task.examples, 1)}
     generate.__annotations__["body"] = Annotated[task.request, Body(openapi_examples=examples)]
+    generate.__annotations__["render"] = Annotated[
+        Renderer, Depends(FORMATS.get(task.name, as_json))
+    ]
     generate.__annotations__["request"] = Request
     router.add_api_route(
         f"/gen/routine/{task.name}",
@@ -75,7 +79,7 @@ def _add_task(router: APIRouter, task: Task, generator: Generator) -> None:
 
 
 def _worked_answer(task: Task) -> dict[str, Any]:
-    answer = json.loads(task.output(task.examples[0]).text(task.worked))
+    answer = json.loads(task.render(task.examples[0], task.worked))
     return {"description": "완성된 답", "content": {"application/json": {"example": answer}}}
 
 

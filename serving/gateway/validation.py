@@ -25,12 +25,16 @@ def client_error(
     first = errors[0]
     if first["type"] == "json_invalid":
         return MalformedBody(f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
-    place = [str(part)[:_LONGEST] for part in first["loc"] if part != "body"]
+    source, *path = first["loc"]
+    place = [str(part)[:_LONGEST] for part in path]
     name = ".".join(place) or "the body"
     if first["type"] == "extra_forbidden":
         allowed = _allowed(request, place[:-1])
         return InvalidRequest(f"{name} is not a known field; {allowed}", name)
-    allowed = _allowed(request, place)
+    if first["type"] == "value_error":
+        allowed = str(first["ctx"]["error"])
+    else:
+        allowed = _allowed(request, place) if source == "body" else str(first["msg"])
     if first["type"] == "missing":
         return InvalidRequest(f"{name} is missing; {allowed}", ".".join(place) or None)
     given = first.get("input")
@@ -59,10 +63,16 @@ def _allowed(request: type[BaseModel] | None, place: Sequence[str]) -> str:
     kind = words.get(schema.get("type", ""), "as /docs says")
     if "minimum" in schema and "maximum" in schema:
         kind += f" from {schema['minimum']:g} to {schema['maximum']:g}"
+    if "multipleOf" in schema:
+        kind += f" in steps of {schema['multipleOf']:g}"
     return f"it must be {kind}"
 
 
 def _resolved(whole: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """``schema`` itself behind references; of what may also be null, the rest."""
+    for option in schema.get("anyOf", ()):
+        if option.get("type") != "null":
+            schema = option
     reference = schema.get("$ref")
     if reference is None:
         return schema

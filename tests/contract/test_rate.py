@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.contract import rate
-from serving.contract.check import check_rate
+from serving.contract.check_rate import check_rate
 from serving.contract.profile import MAX_KG, MIN_KG, PUBLISHED, on_grid, profile_of
 from serving.contract.tasks import TASKS
 from tests.oracle import faults
@@ -141,7 +141,7 @@ def test_fingerprints_change_with_prompt_and_output(monkeypatch: pytest.MonkeyPa
         patch.setattr("serving.contract.profile.STEP_KG", 5.0)
         assert task.prompt_fingerprint() != prompt
     with monkeypatch.context() as patch:
-        patch.setattr("serving.contract.prompt.on_grid", lambda kg: kg)
+        patch.setattr("serving.contract.rate.on_grid", lambda kg: kg)
         assert task.prompt_fingerprint() != prompt
     assert task.prompt_fingerprint() == prompt
     assert task.output_fingerprint() == output

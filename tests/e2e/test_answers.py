@@ -14,8 +14,8 @@ import aiohttp
 import openai
 import pytest
 
+from dataset.coach_rate import coach_rate
 from dataset.generate import split_of
-from dataset.policy import coach
 from dataset.profiles import profiles
 from loadtests.stack import Stack
 from serving.contract import rate
@@ -60,7 +60,7 @@ async def test_a_thousand_unseen_profiles_are_answered_right_and_as_the_coach_wo
     answers = await ask_all(stack.url, asked, 32)
     assert [found for found in map(faults, answers) if found] == []
     agree = [
-        coach(profile).items() <= answer.items()
+        coach_rate(profile).items() <= answer.items()
         for profile, answer in zip(asked, answers, strict=True)
     ]
     assert sum(agree) >= 970

@@ -1,4 +1,4 @@
-"""The coach policy's anchors and legality, and the files made with it."""
+"""The Task 1 coach's anchors and legality, and the files made with the coaches."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from datasets import load_dataset
 
+from dataset.coach_rate import STANDARD_KG, Strength, coach_rate, strength
 from dataset.generate import rows, split_of, write
-from dataset.policy import STANDARD_KG, Strength, coach, strength
 from dataset.profiles import profiles
+from dataset.sources import SOURCES, Source
 from dataset.validate import RowError, validate_row
 from serving.contract import rate
 from serving.contract.profile import GENDERS, LIFTS, MAX_KG, MIN_KG, PUBLISHED, Profile, profile_of
@@ -24,9 +25,12 @@ ANCHORS = [
 ]
 
 
+each_source = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+
+
 @pytest.mark.parametrize(("profile", "rates"), ANCHORS)
 def test_the_coach_gives_the_anchor_rows(profile: Profile, rates: list[int]) -> None:
-    assert list(coach(profile).values()) == rates
+    assert list(coach_rate(profile).values()) == rates
 
 
 def every_case() -> list[Profile]:
@@ -45,7 +49,7 @@ def every_case() -> list[Profile]:
 def test_every_answer_of_the_coach_is_legal_and_almost_every_option_is_used() -> None:
     used: dict[str, set[int]] = {}
     for profile in every_case():
-        answer = coach(profile)
+        answer = coach_rate(profile)
         rate.OUTPUT.text(answer)  # raises where a rate is no option, so never over 100 %
         for name, value in answer.items():
             used.setdefault(name, set()).add(value)
@@ -62,7 +66,7 @@ def test_every_input_matters(field: str) -> None:
     for e, g, p, kg in itertools.product(range(1, 6), GENDERS, range(1, 7), lifts):
         profile = profile_of(e, g, p, kg)
         rest = json.dumps(profile.model_dump(exclude={field}))
-        by_rest.setdefault(rest, set()).add(json.dumps(coach(profile)))
+        by_rest.setdefault(rest, set()).add(json.dumps(coach_rate(profile)))
     assert any(len(answers) > 1 for answers in by_rest.values())
 
 
@@ -89,11 +93,12 @@ def test_profiles_are_seeded_and_cover_the_input_space() -> None:
     assert all(kg % 2.5 == 0 for kg in squats)
 
 
-def test_splits_share_no_profile_and_rows_load_with_datasets(tmp_path: Path) -> None:
+@each_source
+def test_splits_share_no_prompt_and_rows_load_with_datasets(source: Source, tmp_path: Path) -> None:
     prompts: dict[str, set[str]] = {}
     for split, form in (("train", True), ("train", False), ("validation", False), ("test", False)):
         path = tmp_path / f"{split}{form}.jsonl"
-        write(path, rows("rate", split, 200, 3, form), 200, coached=not form)
+        write(path, rows(source, split, 200, 3, form), 200, coached=not form)
         loaded = load_dataset("json", data_files=str(path), cache_dir=str(tmp_path))["train"]
         assert {"prompt", "completion"} <= set(loaded.column_names)
         assert len(set(loaded["prompt"])) == 200
@@ -103,23 +108,26 @@ def test_splits_share_no_profile_and_rows_load_with_datasets(tmp_path: Path) -> 
         assert not one & other
 
 
-def test_form_rows_say_nothing_about_the_coach() -> None:
+@each_source
+def test_form_rows_say_nothing_about_the_coach(source: Source) -> None:
     agree = 0
-    for row in rows("rate", "train", 500, 4, form=True):
-        values = rate.OUTPUT.parse(row["completion"])
-        agree += values == coach(Profile.model_validate(row["request"]))
+    for row in rows(source, "train", 500, 4, form=True):
+        request = source.task.request.model_validate_json(row["request"])
+        agree += source.task.output(request).parse(row["completion"]) == source.coach(request)
     assert agree < 25
 
 
-def test_a_wrong_row_is_refused() -> None:
-    row = next(rows("rate", "train", 1, 5))
-    label = coach(Profile.model_validate(row["request"]))
-    assert validate_row(row, label, True) == label
+@each_source
+def test_a_wrong_row_is_refused(source: Source) -> None:
+    row, other = next(rows(source, "train", 1, 5)), next(rows(source, "train", 1, 5, form=True))
+    request = source.task.request.model_validate_json(row["request"])
+    assert validate_row(row, source, True) == source.coach(request)
+    assert validate_row(other, source, False)
     for wrong in (
         {**row, "prompt": row["prompt"] + " "},
-        {**row, "completion": rate.OUTPUT.text({**label, "deloading_rate": 55})},
+        {**row, "completion": other["completion"]},
     ):
         with pytest.raises(RowError):
-            validate_row(wrong, label, True)
+            validate_row(wrong, source, True)
     with pytest.raises(ValueError, match="not an output"):
-        validate_row({**row, "completion": row["completion"] + " "}, label, True)
+        validate_row({**row, "completion": row["completion"] + " "}, source, True)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
 
 from dataset.generate import rows, write
+from dataset.sources import SOURCES
 from finetune.data import IGNORED, TokenizationError, collate, encode_row
 from finetune.export import ExportError, export
 from finetune.recipe import Lora, NewModel, Recipe, RecipeError
@@ -23,7 +24,8 @@ from serving.engine.preflight import preflight
 
 RECIPES = Path(__file__).parents[3] / "finetune" / "recipes"
 DEMO = Path(__file__).parents[3] / "finetune" / "demo"
-ROWS = list(rows("rate", "train", 64, 9))
+RATE = SOURCES["rate"]
+ROWS = list(rows(RATE, "train", 64, 9))
 TEXTS = [row["prompt"] + row["completion"] for row in ROWS]
 
 
@@ -135,8 +137,8 @@ def test_a_row_counts_only_if_every_decision_is_the_first_choice() -> None:
 
 def test_a_base_and_an_adapter_are_trained_exported_and_pass_preflight(tmp_path: Path) -> None:
     form, train = tmp_path / "form.jsonl", tmp_path / "train.jsonl"
-    write(form, rows("rate", "train", 32, 1, form=True), 32, coached=False)
-    write(train, rows("rate", "train", 32, 2), 32, coached=True)
+    write(form, rows(RATE, "train", 32, 1, form=True), 32, coached=False)
+    write(train, rows(RATE, "train", 32, 2), 32, coached=True)
     shape = NewModel(vocabulary=600, hidden=32, layers=1, heads=2)
     base_log = run(recipe(train=[form], out=tmp_path / "base", new_model=shape, steps=3, batch=8))
     log = run(

@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from dataset.policy import coach
+from dataset.coach_rate import coach_rate
 from serving.contract import rate
 from serving.contract.profile import PUBLISHED
 from serving.gateway.app import create_app
@@ -297,4 +297,4 @@ def test_the_api_page_has_worked_examples_and_our_error_shape(client: TestClient
     assert "422" in post["responses"]
     worked = post["responses"]["200"]["content"]["application/json"]["example"]
     assert faults(worked) == []
-    assert worked["init_weight_rate"] == coach(PUBLISHED[0])["init_weight_rate"]
+    assert worked["init_weight_rate"] == coach_rate(PUBLISHED[0])["init_weight_rate"]

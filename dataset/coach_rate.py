@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from serving.contract.profile import Profile
-from serving.contract.rate import MAX_PERCENT, SETS, top_percent
+from serving.contract.rate import MAX_PERCENT, RATES, SETS, top_percent
 
 STANDARD_KG = {
     "남성": {"bench_press": 80.0, "squat": 110.0, "dead_lift": 130.0, "over_head_press": 50.0},
@@ -37,7 +37,7 @@ def strength(profile: Profile) -> Strength:
     return Strength((reached + 1) // 2)
 
 
-def coach(profile: Profile) -> dict[str, int]:
+def coach_rate(profile: Profile) -> dict[str, int]:
     """The four rates for ``profile``, in percent, as values of ``rate.OUTPUT``.
 
     Args:
@@ -60,9 +60,5 @@ def coach(profile: Profile) -> dict[str, int]:
     init -= max(0, top_percent(init, week, set_) - MAX_PERCENT)
 
     deload_top = DELOAD_TOP_PERCENT - 5 * (veteran and strong) + 5 * (profile.purpose == 5)
-    return {
-        "init_weight_rate": init,
-        "increase_rate_week": week,
-        "increase_rate_set": set_,
-        "deloading_rate": deload_top - set_ * (SETS - 1),
-    }
+    deload = deload_top - set_ * (SETS - 1)
+    return dict(zip(RATES, (init, week, set_, deload), strict=True))
