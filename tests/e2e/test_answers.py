@@ -1,4 +1,4 @@
-"""The main job on the real vLLM: profiles in, right progressions out."""
+"""The main job on the real vLLM: profiles in, right progressions and months out."""
 
 from __future__ import annotations
 
@@ -6,50 +6,131 @@ import asyncio
 import io
 import itertools
 import json
+import random
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
 import openai
 import pytest
+from icalendar import Calendar
 
+from dataset.coach_month import coach_month
 from dataset.coach_rate import coach_rate
 from dataset.generate import split_of
 from dataset.profiles import profiles
+from dataset.sources import SOURCES
 from loadtests.stack import Stack
 from serving.contract import rate
+from serving.contract.month import MonthRequest, with_rates
 from serving.contract.profile import PUBLISHED, Profile
 from serving.contract.tasks import TASKS
 from serving.gateway.readiness import HOSTILE
-from tests.bad_requests import BAD, GOOD
+from tests.bad_requests import BAD, CASES, GOOD
 from tests.oracle import faults
+from tests.oracle_month import month_faults
 
 RATE = "/gen/routine/rate"
 UNSEEN_SEED = 20_260
 
+Asked = Profile | MonthRequest
 
-async def ask(session: aiohttp.ClientSession, profile: Profile) -> dict[str, Any]:
-    async with session.post(RATE, json=profile.model_dump()) as response:
+
+async def ask(session: aiohttp.ClientSession, asked: Asked) -> dict[str, Any]:
+    task = "month" if isinstance(asked, MonthRequest) else "rate"
+    async with session.post(f"/gen/routine/{task}", json=asked.model_dump()) as response:
         assert response.status == 200, await response.text()
         answer: dict[str, Any] = await response.json()
         return answer
 
 
-async def ask_all(url: str, asked: list[Profile], at_once: int) -> list[dict[str, Any]]:
+async def ask_all(url: str, asked: Sequence[Asked], at_once: int) -> list[dict[str, Any]]:
     gate = asyncio.Semaphore(at_once)
 
-    async def one(session: aiohttp.ClientSession, profile: Profile) -> dict[str, Any]:
+    async def one(session: aiohttp.ClientSession, request: Asked) -> dict[str, Any]:
         async with gate:
-            return await ask(session, profile)
+            return await ask(session, request)
 
     async with aiohttp.ClientSession(url) as session:
-        return await asyncio.gather(*(one(session, profile) for profile in asked))
+        return await asyncio.gather(*(one(session, request) for request in asked))
+
+
+def without_rates(profile: Profile, days: int, **fields: Any) -> MonthRequest:
+    return MonthRequest.model_validate(
+        {**profile.model_dump(), "days_per_week": days, "rates": None, **fields}
+    )
 
 
 async def test_the_published_requests_are_answered_right(stack: Stack) -> None:
-    for answer in await ask_all(stack.url, list(PUBLISHED), 1):
+    for answer in await ask_all(stack.url, PUBLISHED, 1):
         assert faults(answer) == []
+
+
+async def test_the_published_profiles_have_right_months_for_two_three_and_four_days(
+    stack: Stack,
+) -> None:
+    asked = [without_rates(profile, days) for profile in PUBLISHED for days in (2, 3, 4)]
+    answers = await ask_all(stack.url, asked, 1)
+    for request, month in zip(asked, answers, strict=True):
+        assert month_faults(request.model_dump(), month) == []
+    rates = await ask_all(stack.url, PUBLISHED, 1)
+    for number, month in enumerate(answers):
+        assert month["rates"].items() <= rates[number // 3].items()
+
+
+async def test_five_hundred_random_months_are_right_and_days_are_as_the_coach_s(
+    stack: Stack,
+) -> None:
+    unseen = (r for r in SOURCES["month"].requests(UNSEEN_SEED) if _is_unseen(r))
+    chance = random.Random(UNSEEN_SEED)
+    asked = [
+        request.model_copy(
+            update={
+                "basis": chance.choice(["1rm", "tm"]),
+                "plate_step": chance.choice([0.25, 1.0, 1.25, 2.5, 5.0]),
+                "rates": chance.choice([request.rates, None]),
+            }
+        )
+        for request in itertools.islice(unseen, 500)
+    ]
+    answers = await ask_all(stack.url, asked, 32)
+    right = []
+    for request, answer in zip(asked, answers, strict=True):
+        assert month_faults(request.model_dump(), answer) == []
+        complete = with_rates(request, answer["rates"])
+        coached = json.loads(TASKS["month"].render(complete, coach_month(complete)))
+        weeks = zip(answer["weeks"], coached["weeks"], strict=True)
+        right += [day in week["days"] for week, other in weeks for day in other["days"]]
+    assert sum(right) >= 0.9 * len(right)
+
+
+def _is_unseen(request: MonthRequest) -> bool:
+    return split_of(TASKS["month"].prompt(request)) == "test"
+
+
+async def test_both_adapters_in_one_batch_answer_as_they_do_alone(stack: Stack) -> None:
+    profiles_asked = list(itertools.islice(profiles(UNSEEN_SEED + 3), 16))
+    months = list(itertools.islice(SOURCES["month"].requests(UNSEEN_SEED + 3), 16))
+    asked = [one for pair in zip(profiles_asked, months, strict=True) for one in pair]
+    alone = await ask_all(stack.url, asked, 1)
+    together = await ask_all(stack.url, asked, len(asked))
+    assert together == alone
+
+
+async def test_a_month_leaves_as_a_table_and_as_a_calendar(stack: Stack) -> None:
+    body = without_rates(PUBLISHED[0], 3).model_dump()
+    async with aiohttp.ClientSession(stack.url) as session:
+        texts = {}
+        for accept in ("text/markdown", "text/calendar"):
+            url = "/gen/routine/month?start=2026-12-07"
+            async with session.post(url, json=body, headers={"accept": accept}) as response:
+                assert response.status == 200
+                assert response.content_type == accept
+                texts[accept] = await response.text()
+    assert texts["text/markdown"].count("일차") == 12
+    assert len(list(Calendar.from_ical(texts["text/calendar"]).walk("VEVENT"))) == 12
 
 
 async def test_a_thousand_unseen_profiles_are_answered_right_and_as_the_coach_would(
@@ -120,7 +201,7 @@ async def test_the_constraint_bites_on_a_hostile_prompt(stack: Stack) -> None:
 
 def test_the_openai_client_works_unmodified(stack: Stack) -> None:
     with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
-        assert [model.id for model in client.models.list()] == ["demo", "rate"]
+        assert [model.id for model in client.models.list()] == ["demo", "month", "rate"]
         arguments: dict[str, Any] = {
             "model": "rate",
             "prompt": rate.prompt(PUBLISHED[0]),
@@ -154,10 +235,11 @@ async def test_bad_input_is_refused_and_the_engine_is_not_asked(stack: Stack) ->
 
         before = await engine_requests()
         assert before > 0
-        for body, content_type, status, param, _ in BAD.values():
+        for task, case in CASES:
+            body, content_type, status, param, _ = BAD[task][case]
             headers = {"content-type": content_type} if content_type else {}
             async with session.post(
-                stack.url + RATE,
+                f"{stack.url}/gen/routine/{task}",
                 data=io.BytesIO(body),
                 headers=headers,
                 skip_auto_headers=["content-type"],

@@ -8,35 +8,49 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from random import Random
 
 from starlette.testclient import TestClient
 
-from serving.contract import rate
+from serving.contract.tasks import TASKS
 from serving.gateway.app import EngineFactory
 from serving.gateway.engine import Completion, Engine, Model, Upstream
 from serving.gateway.errors import EngineUnavailable, GatewayError
 from serving.gateway.settings import GatewaySettings
 
-CLASSIC = rate.OUTPUT.decided(
-    {
-        "init_weight_rate": 65,
-        "increase_rate_week": 5,
-        "increase_rate_set": 10,
-        "deloading_rate": 40,
-    }
-)
-BASE, ADAPTER = Model("demo", 1, False), Model("rate", 1, True)
-OTHER = rate.OUTPUT.decided(next(rate.OUTPUT.enumerate()))
+BASE = Model("demo", 1, False)
+ADAPTERS = [Model(name, 1, True) for name in TASKS]
+OUTPUTS = {output.decided_regex: output for task in TASKS.values() for output in task.outputs()}
+ADAPTER_SEED, BASE_SEED = 1, 2
+
+
+def legal(regex: str, seed: int = ADAPTER_SEED) -> str:
+    """Some text that the constraint allows."""
+    output = OUTPUTS[regex]
+    return output.decided(output.sample(Random(seed)))
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the engine was asked to complete."""
+
+    model: str
+    prompt: str
+    regex: str | None
+    headers: Mapping[str, str]
 
 
 @dataclass
 class FakeEngine:
     """Set a field to change what the next request meets."""
 
-    text: str = CLASSIC
-    base_text: str = OTHER
+    text: str | None = None
+    """What adapters answer instead of something legal."""
+    base_text: str | None = None
+    """What the base answers under a constraint instead of something legal."""
+    base_seed: int = BASE_SEED
     free_text: str = "자유로운 시"
-    served: list[Model] = field(default_factory=lambda: [BASE, ADAPTER])
+    served: list[Model] = field(default_factory=lambda: [BASE, *ADAPTERS])
     error: GatewayError | None = None
     chunks: list[bytes] = field(default_factory=lambda: [b'{"choices":', b"[]}"])
     content_type: str = "application/json"
@@ -44,7 +58,7 @@ class FakeEngine:
     gate: asyncio.Event | None = None
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     finished: int = 0
-    calls: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
     async def models(self) -> list[Model]:
@@ -62,14 +76,19 @@ class FakeEngine:
         regex: str | None,
         headers: Mapping[str, str],
     ) -> Completion:
-        self.calls.append((prompt, headers))
+        self.calls.append(Call(model, prompt, regex, headers))
         if self.gate:
             self.reached.set()
             await self.gate.wait()
             self.finished += 1
         self._fail()
-        text = self.text if model == "rate" else self.base_text
-        return Completion(self.free_text if regex is None else text, 80, 23)
+        if regex is None:
+            text = self.free_text
+        elif model == BASE.name:
+            text = legal(regex, self.base_seed) if self.base_text is None else self.base_text
+        else:
+            text = legal(regex) if self.text is None else self.text
+        return Completion(text, 80, 23)
 
     @asynccontextmanager
     async def completions(self, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Upstream]:

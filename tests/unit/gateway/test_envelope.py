@@ -20,12 +20,16 @@ from serving.gateway.errors import EngineRefused, EngineUnavailable
 from serving.gateway.settings import GatewaySettings
 from tests.bad_requests import GOOD
 from tests.oracle import faults
+from tests.oracle_month import month_faults
 from tests.unit.gateway.fake_engine import (
-    ADAPTER,
+    ADAPTER_SEED,
+    ADAPTERS,
     BASE,
+    BASE_SEED,
     FakeEngine,
     completion_body,
     factory,
+    legal,
     wait_ready,
 )
 
@@ -41,7 +45,7 @@ def test_request_ids_are_taken_returned_and_passed_to_the_engine(
     response = client.post(RATE, json=GOOD, headers={"x-request-id": "abc-1", "traceparent": TRACE})
     assert response.headers["x-request-id"] == "abc-1"
     assert response.headers["traceparent"] == TRACE
-    assert engine.calls[-1][1] == {"x-request-id": "abc-1", "traceparent": TRACE}
+    assert engine.calls[-1].headers == {"x-request-id": "abc-1", "traceparent": TRACE}
 
 
 @pytest.mark.parametrize("bad", ["", "with space", "x" * 129, "00-0-0-00", "ff" + TRACE[2:]])
@@ -198,18 +202,19 @@ def test_alive_even_while_not_ready(client: TestClient, engine: FakeEngine) -> N
 def test_models_are_listed_without_the_engine_s_folders(client: TestClient) -> None:
     listed = client.get("/v1/models").json()
     assert listed["object"] == "list"
-    assert [set(card) for card in listed["data"]] == [{"id", "object", "created", "owned_by"}] * 2
-    assert [card["id"] for card in listed["data"]] == ["demo", "rate"]
+    assert [set(card) for card in listed["data"]] == [{"id", "object", "created", "owned_by"}] * 3
+    assert [card["id"] for card in listed["data"]] == ["demo", "rate", "month"]
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"base_text": FakeEngine.text}, "as the base does"),
-        ({"served": [BASE]}, "missing: rate"),
-        ({"served": [ADAPTER]}, "missing: the base"),
+        ({"base_seed": ADAPTER_SEED}, "as the base does"),
+        ({"served": [BASE]}, "missing: rate, month"),
+        ({"served": [BASE, ADAPTERS[0]]}, "missing: month"),
+        ({"served": ADAPTERS}, "missing: the base"),
         ({"base_text": "free verse"}, "does not bite"),
-        ({"free_text": FakeEngine.base_text}, "shows nothing"),
+        ({"free_text": legal(rate.OUTPUT.decided_regex, BASE_SEED)}, "shows nothing"),
         ({"error": EngineUnavailable("down")}, "down"),
     ],
 )
@@ -297,4 +302,9 @@ def test_the_api_page_has_worked_examples_and_our_error_shape(client: TestClient
     assert "422" in post["responses"]
     worked = post["responses"]["200"]["content"]["application/json"]["example"]
     assert faults(worked) == []
+    month = schema["paths"]["/gen/routine/month"]["post"]
+    assert [parameter["name"] for parameter in month["parameters"]] == ["start"]
+    asked = month["requestBody"]["content"]["application/json"]["examples"]["1"]["value"]
+    worked_month = month["responses"]["200"]["content"]["application/json"]["example"]
+    assert month_faults(asked, worked_month) == []
     assert worked["init_weight_rate"] == coach_rate(PUBLISHED[0])["init_weight_rate"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from random import Random
 
 import pytest
 from starlette.testclient import TestClient
@@ -12,9 +13,9 @@ from serving.contract import rate
 from serving.contract.profile import PUBLISHED
 from serving.gateway.errors import EngineTimeout, EngineUnavailable
 from serving.gateway.settings import GatewaySettings
-from tests.bad_requests import BAD, GOOD
+from tests.bad_requests import GOOD
 from tests.oracle import faults
-from tests.unit.gateway.fake_engine import FakeEngine, wait_ready
+from tests.unit.gateway.fake_engine import ADAPTER_SEED, FakeEngine, wait_ready
 
 RATE = "/gen/routine/rate"
 SHAPE = {"message", "type", "param", "code"}
@@ -25,7 +26,8 @@ def test_a_profile_is_answered_with_the_six_keys(client: TestClient) -> None:
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     assert faults(response.json()) == []
-    assert response.json()["init_weight_rate"] == 65
+    decided = rate.OUTPUT.sample(Random(ADAPTER_SEED))
+    assert decided.items() <= response.json().items()
 
 
 def test_the_engine_is_asked_with_prompt_and_forced_head(
@@ -34,32 +36,13 @@ def test_the_engine_is_asked_with_prompt_and_forced_head(
     wait_ready(client)
     engine.calls.clear()
     client.post(RATE, json=GOOD)
-    (prompt, _), *_ = engine.calls
-    assert prompt == rate.prompt(PUBLISHED[0]) + rate.OUTPUT.head
+    (call,) = engine.calls
+    assert call.prompt == rate.prompt(PUBLISHED[0]) + rate.OUTPUT.head
 
 
 def test_whole_kilograms_and_fractions_are_both_weights(client: TestClient) -> None:
     weights = {"bench_press": 41, "squat": 50.3, "dead_lift": 55.0, "over_head_press": 30}
     assert client.post(RATE, json={**GOOD, "rm_weight": weights}).status_code == 200
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_refused_with_field_and_allowed_values(
-    case: str, client: TestClient, engine: FakeEngine
-) -> None:
-    body, content_type, status, param, words = BAD[case]
-    wait_ready(client)
-    asked = len(engine.calls)
-    headers = {"content-type": content_type} if content_type else {}
-    response = client.post(RATE, content=body, headers=headers)
-    assert response.status_code == status
-    error = response.json()["error"]
-    assert set(error) == SHAPE
-    assert error["type"] == "invalid_request_error"
-    assert error["param"] == param
-    assert words in error["message"]
-    assert len(error["message"]) < 400
-    assert len(engine.calls) == asked, "the engine was asked"
 
 
 @pytest.mark.parametrize(

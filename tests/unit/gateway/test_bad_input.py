@@ -1,0 +1,28 @@
+"""Bad input: a clear error in the one shape, and the engine is not asked."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.bad_requests import BAD, CASES
+from tests.unit.gateway.fake_engine import FakeEngine, wait_ready
+
+
+@pytest.mark.parametrize(("task", "case"), CASES)
+def test_bad_input_is_refused_with_field_and_allowed_values(
+    task: str, case: str, client: TestClient, engine: FakeEngine
+) -> None:
+    body, content_type, status, param, words = BAD[task][case]
+    wait_ready(client)
+    asked = len(engine.calls)
+    headers = {"content-type": content_type} if content_type else {}
+    response = client.post(f"/gen/routine/{task}", content=body, headers=headers)
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param
+    assert words in error["message"]
+    assert len(error["message"]) < 400
+    assert len(engine.calls) == asked, "the engine was asked"
