@@ -1,13 +1,13 @@
 """In which form an answer leaves: JSON, and for a month also a table to print or a calendar.
 
-The form follows the request's Accept header (RFC 9110, section 12.5.1). Each function of
-``FORMATS`` is a FastAPI dependency that gives the renderer for one task's answers.
+The form follows the request's Accept header (RFC 9110, section 12.5.1).
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
@@ -65,8 +65,18 @@ def as_month(accept: Accept = "*/*", start: Start = None) -> Renderer:
     return lambda text: Response(calendar(text, start), headers=headers, media_type=CALENDAR)
 
 
-FORMATS: dict[str, Callable[..., Renderer]] = {"month": as_month}
-"""By task; tasks that are not here answer ``as_json``."""
+@dataclass(frozen=True)
+class Forms:
+    """The forms of one task's answers."""
+
+    media_types: tuple[str, ...]
+    choose: Callable[..., Renderer]
+    """A FastAPI dependency: from the request's headers and query to the renderer."""
+
+
+ONLY_JSON = Forms((JSON,), as_json)
+FORMS = {"month": Forms((JSON, MARKDOWN, CALENDAR), as_month)}
+"""By task; what is not here is ``ONLY_JSON``."""
 
 
 def _json(text: str) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from serving.contract.tasks import TASKS, Task
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine, Upstream
 from serving.gateway.errors import EngineUnavailable, GatewayError, MalformedBody
-from serving.gateway.formats import FORMATS, Renderer, as_json
+from serving.gateway.formats import FORMS, ONLY_JSON, Renderer
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
 from serving.gateway.readiness import Readiness
@@ -62,9 +62,8 @@ def _add_task(router: APIRouter, task: Task, generator: Generator) -> None:
 
     examples = {str(n): _example(profile) for n, profile in enumerate(task.examples, 1)}
     generate.__annotations__["body"] = Annotated[task.request, Body(openapi_examples=examples)]
-    generate.__annotations__["render"] = Annotated[
-        Renderer, Depends(FORMATS.get(task.name, as_json))
-    ]
+    forms = FORMS.get(task.name, ONLY_JSON)
+    generate.__annotations__["render"] = Annotated[Renderer, Depends(forms.choose)]
     generate.__annotations__["request"] = Request
     router.add_api_route(
         f"/gen/routine/{task.name}",
@@ -73,14 +72,16 @@ def _add_task(router: APIRouter, task: Task, generator: Generator) -> None:
         tags=["routine"],
         summary=task.summary,
         response_model=task.answer,
-        responses={200: _worked_answer(task), **ERRORS},
+        responses={200: _worked_answer(task, forms.media_types), **ERRORS},
         name=task.name,
     )
 
 
-def _worked_answer(task: Task) -> dict[str, Any]:
+def _worked_answer(task: Task, media_types: Sequence[str]) -> dict[str, Any]:
+    content: dict[str, Any] = {media_type: {} for media_type in media_types}
     answer = json.loads(task.render(task.examples[0], task.worked))
-    return {"description": "완성된 답", "content": {"application/json": {"example": answer}}}
+    content["application/json"] = {"example": answer}
+    return {"description": "완성된 답", "content": content}
 
 
 def _example(request: Any) -> Any:

@@ -305,6 +305,8 @@ def test_the_api_page_has_worked_examples_and_our_error_shape(client: TestClient
     month = schema["paths"]["/gen/routine/month"]["post"]
     assert [parameter["name"] for parameter in month["parameters"]] == ["start"]
     asked = month["requestBody"]["content"]["application/json"]["examples"]["1"]["value"]
-    worked_month = month["responses"]["200"]["content"]["application/json"]["example"]
+    forms = month["responses"]["200"]["content"]
+    assert set(forms) == {"application/json", "text/markdown", "text/calendar"}
+    worked_month = forms["application/json"]["example"]
     assert month_faults(asked, worked_month) == []
     assert worked["init_weight_rate"] == coach_rate(PUBLISHED[0])["init_weight_rate"]
