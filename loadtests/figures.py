@@ -34,7 +34,7 @@ RESULT = ROOT / "loadtests" / "results" / "start.json"
 README = ROOT / "README.md"
 DEMO = ROOT / "finetune" / "demo"
 BEGIN, END = "<!-- figures: make figures -->", "<!-- end of figures -->"
-ROUNDS, WARM_UP = 105, 5
+ROUNDS, WARM_UP = 55, 5
 ASKED = {
     "rate": ("rate", PUBLISHED),
     "month, rates given": ("month", month.EXAMPLES),
@@ -74,14 +74,14 @@ def _parameters() -> int:
 
 
 def start_and_stop(
-    folder: Path, log: Path, **variables: str
+    folder: Path, log: Path, rounds: int, **variables: str
 ) -> tuple[float, dict[str, list[float]]]:
     """Seconds from ``make serve`` to ready, and of each request after that by what was asked."""
     stack = Stack.start(log, folder, **variables)
     try:
         ready_seconds = stack.wait_ready()
         requests: dict[str, list[float]] = {name: [] for name in ASKED}
-        for number in range(ROUNDS):
+        for number in range(rounds):
             for name, (task, examples) in ASKED.items():
                 seconds = ask(stack.url, task, examples[number % len(examples)])
                 requests[name].append(seconds)
@@ -112,13 +112,13 @@ def ask(url: str, task: str, asked: Any) -> float:
 
 
 def measure() -> dict[str, Any]:
-    """All figures; times in seconds. The first ``WARM_UP`` rounds of a start are not counted."""
+    """All figures; times in seconds. The first ``WARM_UP`` rounds are not counted."""
     machine = hardware()
     with tempfile.TemporaryDirectory() as temporary:
         folder, log = Path(temporary) / "clone", Path(temporary) / "serve.log"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-        cold, _ = start_and_stop(folder, log, PIP_NO_CACHE_DIR="1")
-        warm, requests = start_and_stop(folder, log)
+        cold, _ = start_and_stop(folder, log, 0, PIP_NO_CACHE_DIR="1")
+        warm, requests = start_and_stop(folder, log, ROUNDS)
     latencies = {}
     for name, seconds in requests.items():
         ordered = sorted(seconds[WARM_UP:])
