@@ -138,6 +138,7 @@ def test_the_whole_text_fits_the_engine_at_one_token_a_byte() -> None:
         (100, "1rm", 65, 2.5, 65.0),
         (100, "tm", 65, 2.5, 57.5),  # 58.5
         (50, "1rm", 55, 5, 30.0),  # 27.5: halves up
+        (45, "1rm", 50, 5, 25.0),  # 22.5: halves up, not to even
         (101.2, "1rm", 65, 0.5, 66.0),  # 65.78
         (88.8, "tm", 50, 0.25, 40.0),  # 39.96
         (62.5, "tm", 60, 2.5, 35.0),  # 33.75: halves up
