@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from outlines.types import JsonSchema
+from outlines.types.dsl import to_regex
 from pydantic import ValidationError
 
 from serving.contract import month, rate
@@ -104,6 +107,20 @@ def test_no_text_of_the_output_can_break_a_rule() -> None:
                 slots = slots_of(values, lift)
                 assert 2 <= len(slots) <= 4
                 assert len({exercise.name for exercise, _, _ in slots}) == len(slots)
+
+
+@pytest.mark.parametrize("experience", range(1, 6))
+def test_every_text_is_in_outlines_language_of_the_json_schema(experience: int) -> None:
+    """The constraint is that language without what the schema cannot say (an empty slot's zeros)."""
+    output = output_for(experience)
+    schema = json.dumps(output.model.model_json_schema(), ensure_ascii=False)
+    outlines = re.compile(to_regex(JsonSchema(schema, whitespace_pattern="")))
+    ours = re.compile(output.regex)
+    for seed in range(50):
+        text = output.text(output.sample(random.Random(seed)))
+        assert outlines.fullmatch(text) and ours.fullmatch(text)
+        wrong = text.replace("[", "[ ", 1)
+        assert not outlines.fullmatch(wrong) and not ours.fullmatch(wrong)
 
 
 def test_an_empty_slot_has_no_sets_and_a_full_one_has_some() -> None:
