@@ -111,7 +111,7 @@ def test_no_text_of_the_output_can_break_a_rule() -> None:
 
 @pytest.mark.parametrize("experience", range(1, 6))
 def test_every_text_is_in_outlines_language_of_the_json_schema(experience: int) -> None:
-    """The constraint is that language without what the schema cannot say (an empty slot's zeros)."""
+    """The constraint also says what the schema cannot: an empty slot has zeros."""
     output = output_for(experience)
     schema = json.dumps(output.model.model_json_schema(), ensure_ascii=False)
     outlines = re.compile(to_regex(JsonSchema(schema, whitespace_pattern="")))
