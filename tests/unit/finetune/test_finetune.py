@@ -135,28 +135,31 @@ def test_a_row_counts_only_if_every_decision_is_the_first_choice() -> None:
     assert share_all_decided(prediction) == {"all_decided_right": pytest.approx(2 / 3)}
 
 
-def test_a_base_and_an_adapter_are_trained_exported_and_pass_preflight(tmp_path: Path) -> None:
-    form, train = tmp_path / "form.jsonl", tmp_path / "train.jsonl"
-    write(form, rows(RATE, "train", 32, 1, form=True), 32, coached=False)
-    write(train, rows(RATE, "train", 32, 2), 32, coached=True)
+def test_a_base_and_adapters_are_trained_exported_and_pass_preflight(tmp_path: Path) -> None:
+    for name, source in SOURCES.items():
+        form, train = tmp_path / f"{name}-form.jsonl", tmp_path / f"{name}.jsonl"
+        write(form, rows(source, "train", 32, 1, form=True), 32, coached=False)
+        write(train, rows(source, "train", 32, 2), 32, coached=True)
+    forms = [tmp_path / f"{name}-form.jsonl" for name in SOURCES]
     shape = NewModel(vocabulary=600, hidden=32, layers=1, heads=2)
-    base_log = run(recipe(train=[form], out=tmp_path / "base", new_model=shape, steps=3, batch=8))
-    log = run(
-        recipe(
-            train=[train],
-            validation=train,
-            out=tmp_path / "adapters" / "rate",
-            model=str(tmp_path / "base"),
-            lora=Lora(rank=4, alpha=8),
-            steps=40,
-            batch=8,
-            learning_rate=1e-2,
+    base_log = run(recipe(train=forms, out=tmp_path / "base", new_model=shape, steps=3, batch=8))
+    for name in SOURCES:
+        log = run(
+            recipe(
+                train=[tmp_path / f"{name}.jsonl"],
+                validation=tmp_path / f"{name}.jsonl",
+                out=tmp_path / "adapters" / name,
+                model=str(tmp_path / "base"),
+                lora=Lora(rank=4, alpha=8),
+                steps=40,
+                batch=8,
+                learning_rate=1e-2,
+            )
         )
-    )
-    scored = [entry for entry in log["history"] if "eval_all_decided_right" in entry]
-    losses = [entry["eval_loss"] for entry in scored]
-    assert losses[-1] < losses[0]
-    assert base_log["trained_parameters"] > log["trained_parameters"]
+        scored = [entry for entry in log["history"] if "eval_all_decided_right" in entry]
+        losses = [entry["eval_loss"] for entry in scored]
+        assert losses[-1] < losses[0]
+        assert base_log["trained_parameters"] > log["trained_parameters"]
 
     lock = export(str(tmp_path / "base"), "tiny", tmp_path / "adapters", tmp_path / "out")
     assert lock == Lock.load(tmp_path / "out" / "adapters")
