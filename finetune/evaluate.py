@@ -87,17 +87,18 @@ async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> 
         task = TASKS[row["task"]]
         request = task.request.model_validate_json(row["request"])
         output = task.output(request)
+        part = output.part("derive")
         async with gate:
             answer = await client.completions.create(
                 model=model,
-                prompt=row["prompt"] + output.head,
-                max_tokens=output.max_new_tokens,
+                prompt=row["prompt"] + part.prefix,
+                max_tokens=part.max_tokens,
                 temperature=0,
-                extra_body={"structured_outputs": {"regex": output.decided_regex}},
+                extra_body={"structured_outputs": {"regex": part.regex}},
             )
         wanted = task.parts(output.parse(row["completion"]))
         try:
-            values = output.read(answer.choices[0].text)
+            values = part.read(answer.choices[0].text)
         except OutputError:
             return False, [False] * len(wanted)
         valid = not task.check(request, json.loads(task.render(request, values)))

@@ -12,14 +12,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.contract.assistance import slots_of, values_of
+from serving.contract.assistance import output_for, slots_of, values_of
 from serving.contract.exercises import Category
+from serving.contract.output import Output
 from serving.contract.pieces import encode
-from serving.contract.profile import PUBLISHED, Profile
-from serving.contract.prompt import Fact, question
+from serving.contract.profile import EXPERIENCE, PUBLISHED, Profile
+from serving.contract.prompt import Facts
 from serving.contract.rate import LOADING_WEEKS, RATES, REPETITIONS, Rates, percents
 
 TITLE = "5/3/1 한 달 보조 운동"
+EXPERIENCE_FACT = "운동경험"
 WEEKS = 4
 ROTATION = ("bench_press", "squat", "over_head_press", "dead_lift")
 """The order of the main lifts: upper and lower body take turns, whatever the days per week."""
@@ -109,18 +111,29 @@ class MonthAnswer(_Part):
     weeks: list[Week]
 
 
-def prompt(request: MonthRequest) -> str:
-    """The question a model is asked for a month's assistance work; ``request`` has its rates."""
+def facts(request: MonthRequest) -> Facts:
+    """What a model must know for a month's assistance work; ``request`` has its rates."""
     assert request.rates, "Task 1 comes first"
     names = ("시작 강도", "주간 증가", "세트 증가", "디로딩 강도")
     rates = zip(names, request.rates.model_dump().values(), strict=True)
-    facts: dict[str, Fact | Mapping[str, Fact]] = {
-        "운동경험": request.experience,
+    return {
+        EXPERIENCE_FACT: request.experience,
         "운동목표": request.purpose,
         "주당 훈련일": request.days_per_week,
         "진행률": {name: f"{rate}%" for name, rate in rates},
     }
-    return question(TITLE, facts)
+
+
+def output_of(known: Facts) -> Output:
+    """The language of the assistance for someone of the experience in ``known``.
+
+    Raises:
+        KeyError, ValueError: it is not there, or not 1 to 5.
+    """
+    experience = int(str(known[EXPERIENCE_FACT]))
+    if experience not in EXPERIENCE:
+        raise ValueError(f"no experience {experience}")
+    return output_for(experience)
 
 
 def lift_of(week: int, day: int, days_per_week: int) -> str:

@@ -19,15 +19,15 @@ This module knows JSON and regular expressions. It does not know tokens, models,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from serving.contract.constraint import needed_until, regex_of
 from serving.contract.pieces import (
     Computed,
     Decision,
@@ -37,6 +37,9 @@ from serving.contract.pieces import (
     pieces_of,
     render,
 )
+
+Tail = Literal["derive", "decode"]
+"""Whether the text after the last decision is derived, or decoded with everything else."""
 
 
 class OutputError(ValueError):
@@ -48,8 +51,31 @@ class Position:
     """A place in the output: ``rest`` is still to come before piece ``index`` begins."""
 
     index: int
-    values: dict[str, Any]
+    values: tuple[tuple[str, Any], ...]
+    """Decisions made so far: path and value, in the order of the text."""
     rest: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the engine is asked to write of an output."""
+
+    prefix: str
+    """The output's beginning that goes into the prompt."""
+    regex: str
+    """What the engine may write after it."""
+    max_tokens: int
+    """Tokens that this may take, end-of-text included."""
+    read: Callable[[str], dict[str, Any]]
+    """From what it wrote to the decisions; raises OutputError."""
+
+
+State = frozenset[Position]
+"""Where a text may stand: several places where one option's text begins another's. Two texts that
+can only go on alike are in the same state, so an output has few of them."""
+
+
+_START = Position(0, (), "")
 
 
 class Output:
@@ -69,6 +95,20 @@ class Output:
         if not decisions:
             raise TypeError(f"{model.__name__} decides nothing: serve it without a model")
         self._first, self._stop = decisions[0], decisions[-1] + 1
+
+    # -- what the engine is asked --------------------------------------------------------------
+
+    def part(self, tail: Tail) -> Part:
+        """What the engine writes: the part from the first to the last decision, or everything."""
+        return self._decided_part if tail == "derive" else self._whole_part
+
+    @cached_property
+    def _decided_part(self) -> Part:
+        return Part(self.head, self.decided_regex, self.max_new_tokens, self.read)
+
+    @cached_property
+    def _whole_part(self) -> Part:
+        return Part("", self.regex, self._max_bytes(0, len(self.pieces)) + 1, self.parse)
 
     # -- texts ---------------------------------------------------------------------------------
 
@@ -135,10 +175,7 @@ class Output:
         Raises:
             OutputError: ``decided`` is not in the language, or not finished.
         """
-        for position in self._positions(self.head + decided):
-            if position.index == self._stop and position.rest == "":
-                return position.values
-        raise OutputError(f"not a complete decided part: {decided[:200]!r}")
+        return self._values(self.head + decided, self._stop, "a complete decided part")
 
     def parse(self, text: str) -> dict[str, Any]:
         """The decisions in a whole output text; ``parse(text(values)) == values``.
@@ -146,10 +183,37 @@ class Output:
         Raises:
             OutputError: ``text`` is not byte for byte an output of this definition.
         """
-        for position in self._positions(text):
-            if position.index == len(self.pieces) and position.rest == "":
-                return position.values
-        raise OutputError(f"not an output of {self.model.__name__}: {text[:200]!r}")
+        return self._values(text, len(self.pieces), f"an output of {self.model.__name__}")
+
+    def _values(self, text: str, end: int, what: str) -> dict[str, Any]:
+        for position in self._positions(text, [_START]):
+            if position.index == end and position.rest == "":
+                return dict(position.values)
+        raise OutputError(f"not {what}: {text[:200]!r}")
+
+    # -- following ---------------------------------------------------------------------------
+
+    def state(self, prefix: str) -> State:
+        """Where a text that begins with ``prefix`` stands.
+
+        Raises:
+            OutputError: no output begins with ``prefix``.
+        """
+        return self.after(frozenset([_START]), prefix)
+
+    def after(self, state: State, text: str) -> State:
+        """Where ``state`` leads when ``text`` is added.
+
+        Raises:
+            OutputError: no output goes on so.
+        """
+        found = set()
+        for place in self._positions(text, state):
+            needed = self._needed[place.index]
+            found.add(replace(place, values=tuple(v for v in place.values if v[0] in needed)))
+        if not found:
+            raise OutputError(f"no {self.model.__name__} goes on with {text[-200:]!r}")
+        return frozenset(found)
 
     def forced(self, prefix: str) -> tuple[str, bool]:
         """The text that must follow ``prefix``, and whether the output then ends.
@@ -164,101 +228,89 @@ class Output:
         Raises:
             OutputError: no output begins with ``prefix``.
         """
-        positions = list(self._positions(prefix))
-        if not positions:
-            raise OutputError(f"no {self.model.__name__} begins with {prefix[-200:]!r}")
-        return _common([self._follow(position) for position in positions])
+        texts, ends = self.ways(self.state(prefix))
+        return _common_prefix(texts), ends
 
-    def _positions(self, prefix: str) -> Iterator[Position]:
-        """Every place in the output that ``prefix`` can lead to (several where one option's text
-        begins another's)."""
-        todo: list[tuple[int, dict[str, Any], str]] = [(0, {}, prefix)]
-        while todo:
-            index, values, left = todo.pop()
-            if index == len(self.pieces) or (not left and index > 0):
-                if not left:
-                    yield Position(index, values, "")
+    def ways(self, state: State, decided_only: bool = False) -> tuple[list[str], bool]:
+        """The texts that may follow, each to the end of what is forced after the next decision.
+
+        Args:
+            state: where the text stands.
+            decided_only: the text ends with the last decision (unless it is beyond it already).
+
+        Returns:
+            The texts (one if nothing is left to decide), and whether the output ends after it.
+        """
+        found = []
+        for place in state:
+            decided = decided_only and place.index <= self._stop
+            stop = self._stop if decided else len(self.pieces)
+            text, index, values = self._forced(place.rest, place.index, dict(place.values), stop)
+            if index >= stop:
+                found.append((text, True))
                 continue
+            piece = self.pieces[index]
+            assert isinstance(piece, Decision)
+            for option in piece.allowed(values):
+                chosen = {**values, piece.path: option}
+                way, _, _ = self._forced(text + piece.encode(option), index + 1, chosen, stop)
+                found.append((way, False))
+        return [text for text, _ in found], len(found) == 1 and found[0][1]
+
+    def _forced(
+        self, text: str, index: int, values: dict[str, Any], stop: int
+    ) -> tuple[str, int, dict[str, Any]]:
+        """``text`` and what follows from piece ``index`` up to an open decision or ``stop``."""
+        while index < stop:
             piece = self.pieces[index]
             if isinstance(piece, Decision):
-                branches = [(o, piece.encode(o)) for o in piece.allowed(values)]
-                steps = [({**values, piece.path: o}, text) for o, text in branches]
-            else:
-                steps = [(values, render(piece, values))]
-            for after, text in steps:
-                if left.startswith(text):
-                    todo.append((index + 1, after, left[len(text) :]))
-                elif text.startswith(left):
-                    yield Position(index + 1, after, text[len(left) :])
-
-    def _follow(self, position: Position) -> tuple[str, bool]:
-        """The text forced from ``position`` on, and whether it reaches the end."""
-        text, values = position.rest, position.values
-        for index in range(position.index, len(self.pieces)):
-            piece = self.pieces[index]
-            if not isinstance(piece, Decision):
-                text += render(piece, values)
-                continue
-            options = piece.allowed(values)
-            if len(options) == 1:
-                text += piece.encode(options[0])
+                options = piece.allowed(values)
+                if len(options) > 1:
+                    break
                 values = {**values, piece.path: options[0]}
+            text += render(piece, values)
+            index += 1
+        return text, index, values
+
+    def _positions(self, text: str, starts: Iterable[Position]) -> Iterator[Position]:
+        """Every place that ``text`` leads to from ``starts``."""
+        todo: list[Position] = []
+        for start in starts:
+            if start.rest.startswith(text):
+                yield replace(start, rest=start.rest[len(text) :])
+            elif text.startswith(start.rest):
+                todo.append(replace(start, rest=text[len(start.rest) :]))
+        while todo:
+            here = todo.pop()
+            if here.index == len(self.pieces):
                 continue
-            # A JSON value is followed by a comma, a bracket or a quotation mark, so no option's
-            # text goes on as another's does: what they share ends here.
-            return text + _common_prefix([piece.encode(option) for option in options]), False
-        return text, True
+            piece, left = self.pieces[here.index], here.rest
+            if isinstance(piece, Decision):
+                options = piece.allowed(dict(here.values))
+                steps = [((*here.values, (piece.path, o)), piece.encode(o)) for o in options]
+            else:
+                steps = [(here.values, render(piece, dict(here.values)))]
+            for values, way in steps:
+                if way.startswith(left):
+                    yield Position(here.index + 1, values, way[len(left) :])
+                elif left.startswith(way):
+                    todo.append(Position(here.index + 1, values, left[len(way) :]))
+
+    @cached_property
+    def _needed(self) -> list[frozenset[str]]:
+        return needed_until(self.pieces, len(self.pieces))
 
     # -- constraint ----------------------------------------------------------------------------
 
     @cached_property
     def decided_regex(self) -> str:
         """The regular expression of ``decided``: what the engine may generate after ``head``."""
-        return self._regex(self._first, self._stop)
+        return regex_of(self.pieces, self._first, self._stop)
 
     @cached_property
     def regex(self) -> str:
         """The regular expression of the whole output text, head and tail included."""
-        return self._regex(0, len(self.pieces))
-
-    def _regex(self, start: int, stop: int) -> str:
-        """Outlines' expression for the pieces ``start`` to ``stop``.
-
-        It is cut wherever no later piece needs an earlier decision, and within such a part options
-        after which the same text may follow share one group: independent decisions do not multiply.
-        """
-        needed: list[set[str]] = [set() for _ in range(stop + 1)]
-        for index in range(stop - 1, start - 1, -1):
-            needed[index] = needed[index + 1] | set(self.pieces[index].needs)
-        decided: set[str] = set()
-        cuts = []
-        for index in range(start, stop):
-            if not needed[index] & decided:
-                cuts.append(index)
-            piece = self.pieces[index]
-            if isinstance(piece, Decision):
-                decided.add(piece.path)
-        return "".join(self._branches(i, {}, end) for i, end in pairwise([*cuts, stop]))
-
-    def _branches(self, index: int, values: dict[str, Any], stop: int) -> str:
-        """The expression for the pieces ``index`` to ``stop`` after these decisions."""
-        from outlines.types.dsl import Alternatives, String, to_regex
-
-        if index == stop:
-            return ""
-        piece = self.pieces[index]
-        if not isinstance(piece, Decision):
-            text: str = to_regex(String(render(piece, values)))
-            return text + self._branches(index + 1, values, stop)
-        groups: dict[str, list[Json]] = {}
-        for option in piece.allowed(values):
-            after = self._branches(index + 1, {**values, piece.path: option}, stop)
-            groups.setdefault(after, []).append(option)
-        branches = [
-            to_regex(Alternatives([String(piece.encode(option)) for option in options])) + after
-            for after, options in groups.items()
-        ]
-        return branches[0] if len(branches) == 1 else f"({'|'.join(branches)})"
+        return regex_of(self.pieces, 0, len(self.pieces))
 
     def sample(self, chance: Random) -> dict[str, Any]:
         """Decisions drawn one after the other, each evenly from what is still allowed."""
@@ -278,8 +330,11 @@ class Output:
         A token is at least one byte, so a generation of this many tokens (and one for end-of-text)
         always closes, whichever way the tokenizer splits the text.
         """
+        return self._max_bytes(self._first, self._stop)
+
+    def _max_bytes(self, start: int, stop: int) -> int:
         total = 0
-        for piece in self.pieces[self._first : self._stop]:
+        for piece in self.pieces[start:stop]:
             if isinstance(piece, Decision):
                 total += max(len(piece.encode(option).encode()) for option in piece.options)
             elif isinstance(piece, Text):
@@ -317,14 +372,6 @@ def _combinations(
 def _same(value: Any, option: Json) -> bool:
     """Equality that keeps 1, 1.0 and True apart, as JSON text does."""
     return type(value) is type(option) and value == option
-
-
-def _common(branches: list[tuple[str, bool]]) -> tuple[str, bool]:
-    """The longest common beginning of texts; True only where all agree that the output ends."""
-    texts = [text for text, _ in branches]
-    if all(text == texts[0] for text in texts):
-        return texts[0], all(ends for _, ends in branches)
-    return _common_prefix(texts), False
 
 
 def _common_prefix(texts: list[str]) -> str:

@@ -7,7 +7,6 @@ The model decides four rates. The plan follows from them by arithmetic:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from serving.contract.output import Output
 from serving.contract.pieces import Derived, OnlyIf
 from serving.contract.profile import LIFTS, Profile, on_grid
-from serving.contract.prompt import Fact, question
+from serving.contract.prompt import Fact, Facts
 
 PROGRAM = "5/3/1 프로그램"
 MAX_PERCENT = 100
@@ -116,15 +115,14 @@ class Rates(BaseModel):
         return rate
 
 
-def prompt(profile: Profile) -> str:
-    """The question a model is asked for a month's progression; weights on the 2.5 kg grid."""
-    weights = {
+def facts(profile: Profile) -> Facts:
+    """What a model must know for a month's progression; weights on the 2.5 kg grid."""
+    weights: dict[str, Fact] = {
         name: f"{on_grid(getattr(profile.rm_weight, lift)):g}kg" for lift, name in LIFTS.items()
     }
-    facts: dict[str, Fact | Mapping[str, Fact]] = {
+    return {
         "운동경험": profile.experience,
         "성별": profile.gender,
         "운동목표": profile.purpose,
         "1RM": weights,
     }
-    return question(PROGRAM, facts)

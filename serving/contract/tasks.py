@@ -16,8 +16,9 @@ from pydantic import BaseModel
 from serving.contract import assistance, month, rate
 from serving.contract.check_month import check_month
 from serving.contract.check_rate import check_rate
-from serving.contract.output import Output
+from serving.contract.output import Output, Tail
 from serving.contract.profile import EDGES, PUBLISHED, Profile
+from serving.contract.prompt import Facts, question, read_question
 
 Values = Mapping[str, Any]
 
@@ -47,10 +48,12 @@ class Task:
     """One line in Korean for the API's page."""
     request: type[BaseModel]
     answer: type[BaseModel]
-    prompt: Callable[[Any], str]
-    """From a validated request to the prompt's text, up to the answer's first byte."""
-    output: Callable[[Any], Output]
-    """From a validated request to the language of what the model writes."""
+    title: str
+    """The first line of the question; unique."""
+    facts: Callable[[Any], Facts]
+    """From a validated request to what the model must know."""
+    output_of: Callable[[Facts], Output]
+    """From these facts, also as read from a prompt, to the language of what the model writes."""
     render: Callable[[Any, Values], str]
     """From a validated request and the model's decisions to the answer, as JSON text."""
     check: Callable[[Any, Mapping[str, Any]], list[str]]
@@ -67,14 +70,22 @@ class Task:
     part: str = "answer"
     """What such a part is called."""
 
+    def prompt(self, request: Any) -> str:
+        """The prompt's text, up to the answer's first byte."""
+        return question(self.title, self.facts(request))
+
+    def output(self, request: Any) -> Output:
+        """The language of what the model writes for ``request``."""
+        return self.output_of(self.facts(request))
+
     def outputs(self) -> list[Output]:
         """Every output of the task, once."""
         return list({id(output): output for output in map(self.output, self.examples)}.values())
 
-    def prepare(self) -> None:
+    def prepare(self, tail: Tail) -> None:
         """Build the constraints now (Outlines takes about a second to import), not in a request."""
         for output in self.outputs():
-            _ = output.decided_regex
+            output.part(tail)
 
     def prompt_fingerprint(self) -> str:
         """A hash over the prompts of examples and edges: changes when a prompt's bytes change."""
@@ -100,8 +111,9 @@ TASKS: dict[str, Task] = {
             summary="한 달 5/3/1 진행표: 네 가지 비율과 4주 계획",
             request=Profile,
             answer=rate.RateAnswer,
-            prompt=rate.prompt,
-            output=lambda _: rate.OUTPUT,
+            title=rate.PROGRAM,
+            facts=rate.facts,
+            output_of=lambda _: rate.OUTPUT,
             render=lambda _, values: rate.OUTPUT.text(values),
             check=check_rate,
             examples=PUBLISHED,
@@ -113,8 +125,9 @@ TASKS: dict[str, Task] = {
             summary="한 달 5/3/1 루틴: 날마다 메인 리프트의 중량(kg)과 보조 운동",
             request=month.MonthRequest,
             answer=month.MonthAnswer,
-            prompt=month.prompt,
-            output=lambda request: assistance.output_for(request.experience),
+            title=month.TITLE,
+            facts=month.facts,
+            output_of=month.output_of,
             render=month.answer,
             check=check_month,
             examples=month.EXAMPLES,
@@ -126,3 +139,30 @@ TASKS: dict[str, Task] = {
         ),
     )
 }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a text that begins with one of our prompts says."""
+
+    task: Task
+    facts: Facts
+    """Those that stand on one line."""
+    output: Output
+    answer: str
+    """The answer so far."""
+
+
+def read_prompt(text: str) -> Asked | None:
+    """What ``text`` asks, or None if it does not begin with one of our prompts."""
+    read = read_question(text)
+    if read is None or (task := _BY_TITLE.get(read[0])) is None:
+        return None
+    _, facts, answer = read
+    try:
+        return Asked(task, facts, task.output_of(facts), answer)
+    except (KeyError, ValueError):
+        return None
+
+
+_BY_TITLE = {task.title: task for task in TASKS.values()}

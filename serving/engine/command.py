@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from serving.contract.lock import Lock
 from serving.engine.settings import EngineSettings
 
+DRAFTER = "serving.engine.drafter.Drafter"
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values vLLM 0.32 takes for --max-lora-rank."""
 
@@ -40,6 +42,13 @@ def arguments(settings: EngineSettings, base: Path, lock: Lock, rank: int, gpu: 
         "--structured-outputs-config.backend": "outlines",
         "--generation-config": "vllm",
     }
+    if settings.engine_drafter != "off":
+        drafter = {
+            "method": "custom_class",
+            "model": DRAFTER,
+            "num_speculative_tokens": settings.engine_draft_tokens,
+        }
+        options["--speculative-config"] = json.dumps(drafter)
     if gpu:
         options["--gpu-memory-utilization"] = settings.engine_gpu_memory_share
     command = [sys.executable, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
@@ -56,6 +65,9 @@ def environment(settings: EngineSettings, gpu: bool) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
+        # Longer than any client of ours keeps an idle connection. When vLLM's event loop is late, a
+        # timer of 5 s (its default) closes connections that have a request waiting in them.
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
     }
     if not gpu:
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(settings.engine_cpu_kv_cache_gib)

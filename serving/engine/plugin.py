@@ -1,5 +1,7 @@
 """What this project changes inside vLLM's processes (entry point group ``vllm.general_plugins``).
 
+LoRA on CPU is computed by ``lora_cpu``, on the one version of vLLM that it was tested against.
+
 vLLM runs its engine core and workers as children of the API server. When the API server is killed
 outright (out of memory, SIGKILL), vLLM 0.32 leaves them running, with the model's memory and the
 output pipe, and whoever started the engine waits forever. Here a child dies with its parent.
@@ -8,17 +10,46 @@ output pipe, and whoever started the engine waits forever. Here a child dies wit
 from __future__ import annotations
 
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 
+TESTED_VLLM = "0.32.0"
+LORA_WRAPPER = "serving.engine.lora_cpu.GroupedPunicaWrapper"
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
 
+log = logging.getLogger("vllm.plugins.routine")
+"""Below vLLM's own logger, which is set up in all of its processes."""
+
+
 def register() -> None:
     """Called by vLLM in each of its processes, possibly more than once."""
+    _die_with_parent()
+    _group_lora_on_cpu()
+
+
+def _group_lora_on_cpu() -> None:
+    import vllm
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    if vllm.__version__ != TESTED_VLLM:
+        log.warning(
+            "vLLM is %s; LoRA on CPU is left as it is (%s is patched)",
+            vllm.__version__,
+            TESTED_VLLM,
+        )
+        return
+    platform = type(current_platform)
+    setattr(platform, "get_punica_wrapper", classmethod(lambda _: LORA_WRAPPER))  # noqa: B010
+
+
+def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is None or sys.platform != "linux":
         return

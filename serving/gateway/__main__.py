@@ -42,6 +42,7 @@ def main() -> None:
         loop="uvloop",
         http="httptools",
         access_log=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
         log_level="warning",
     )
 

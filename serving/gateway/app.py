@@ -77,14 +77,16 @@ def create_app(
     metrics = Metrics()
     methods: dict[str, frozenset[str]] = {}
     for task in TASKS.values():
-        task.prepare()
+        task.prepare(settings.routine_tail)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = engine_factory(settings)
         admission = Admission(settings.max_in_flight, settings.max_queued, metrics)
-        generator = Generator(engine, admission, metrics)
-        readiness = Readiness(engine, settings.probe_interval_seconds, metrics, announce)
+        generator = Generator(engine, admission, metrics, settings.routine_tail)
+        readiness = Readiness(
+            engine, settings.probe_interval_seconds, metrics, announce, settings.routine_tail
+        )
         app.include_router(routes(engine, generator, admission, readiness, metrics))
         methods.update(
             {r.path: frozenset(r.methods or ()) for r in app.routes if isinstance(r, Route)}

@@ -25,8 +25,8 @@ from serving.gateway.errors import (
 HEALTH_SECONDS = 2
 """An engine that does not answer its health check for so long hangs."""
 KEEP_ALIVE_SECONDS = 3
-"""Idle connections are closed here before vLLM does (VLLM_HTTP_TIMEOUT_KEEP_ALIVE, 5 s),
-so that no request meets a connection that is just being closed."""
+"""Idle connections are closed here long before vLLM does (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), so that
+no request meets a connection that is just being closed."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from serving.contract.output import OutputError
+from serving.contract.output import OutputError, Tail
 from serving.contract.tasks import TASKS, Task
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine
@@ -24,8 +24,9 @@ from serving.gateway.metrics import Metrics
 class Generator:
     """Answers task requests with one engine."""
 
-    def __init__(self, engine: Engine, admission: Admission, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, admission: Admission, metrics: Metrics, tail: Tail) -> None:
         self._engine, self._admission, self._metrics = engine, admission, metrics
+        self._tail: Tail = tail
 
     async def answer(self, task: Task, request: BaseModel, headers: Mapping[str, str]) -> str:
         """The answer to ``request`` as JSON text, in the contract's own bytes.
@@ -48,21 +49,21 @@ class Generator:
         self, task: Task, request: BaseModel, headers: Mapping[str, str]
     ) -> tuple[dict[str, Any], str]:
         """The model's decisions, and the checked answer that they make."""
-        output = task.output(request)
+        part = task.output(request).part(self._tail)
         async with self._admission.place():
             start = time.perf_counter()
             completion = await self._engine.complete(
                 model=task.name,
-                prompt=task.prompt(request) + output.head,
-                max_tokens=output.max_new_tokens,
-                regex=output.decided_regex,
+                prompt=task.prompt(request) + part.prefix,
+                max_tokens=part.max_tokens,
+                regex=part.regex,
                 headers=headers,
             )
             self._metrics.engine_time.labels(task.name).observe(time.perf_counter() - start)
         self._metrics.tokens.labels(task.name, "in").inc(completion.prompt_tokens)
         self._metrics.tokens.labels(task.name, "out").inc(completion.completion_tokens)
         try:
-            values = output.read(completion.text)
+            values = part.read(completion.text)
         except OutputError as error:
             self._metrics.violations.labels(task.name, "language").inc()
             raise EngineFault(f"the engine did not keep to the constraint: {error}") from error

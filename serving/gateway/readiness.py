@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from serving.contract.output import OutputError
+from serving.contract.output import OutputError, Tail
 from serving.contract.tasks import TASKS, Task
 from serving.gateway.engine import Engine
 from serving.gateway.errors import EngineUnavailable, GatewayError
@@ -39,9 +39,11 @@ class Readiness:
         interval_seconds: float,
         metrics: Metrics,
         announce: Callable[[], None],
+        tail: Tail,
     ) -> None:
         self._engine, self._interval_seconds = engine, interval_seconds
         self._metrics, self._announce = metrics, announce
+        self._tail: Tail = tail
         self.ready, self.reason = False, STARTING
 
     async def watch(self) -> None:
@@ -55,7 +57,7 @@ class Readiness:
 
     async def _try_to_prove(self) -> None:
         try:
-            await prove(self._engine)
+            await prove(self._engine, self._tail)
         except EngineUnavailable as error:
             if self.reason == STARTING:
                 log.info("waiting for the engine")
@@ -76,7 +78,7 @@ class Readiness:
         self._metrics.ready.set(ready)
 
 
-async def prove(engine: Engine) -> None:
+async def prove(engine: Engine, tail: Tail) -> None:
     """Check that every adapter answers and that the constraint bites.
 
     Raises:
@@ -91,22 +93,18 @@ async def prove(engine: Engine) -> None:
         names = [model.name for model in models]
         raise NotProven(f"the engine serves {names}; missing: {', '.join(missing)}")
     for task in TASKS.values():
-        await _prove_adapter(engine, task, bases[0])
+        await _prove_adapter(engine, task, bases[0], tail)
         await _prove_constraint(engine, task, bases[0])
 
 
-async def _prove_adapter(engine: Engine, task: Task, base: str) -> None:
+async def _prove_adapter(engine: Engine, task: Task, base: str, tail: Tail) -> None:
     async def answers(model: str) -> list[str]:
         completions = [
             engine.complete(
-                model,
-                task.prompt(request) + output.head,
-                output.max_new_tokens,
-                output.decided_regex,
-                {},
+                model, task.prompt(request) + part.prefix, part.max_tokens, part.regex, {}
             )
             for request in task.examples
-            for output in [task.output(request)]
+            for part in [task.output(request).part(tail)]
         ]
         return [completion.text for completion in await asyncio.gather(*completions)]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.contract.output import Tail
+
 
 class GatewaySettings(BaseSettings):
     """Environment variables in capitals: ``PORT``, ``ENGINE_PORT``, ``GATEWAY_MAX_QUEUED``..."""
@@ -29,12 +31,18 @@ class GatewaySettings(BaseSettings):
     """How long a connection to the engine may take to open."""
     engine_timeout_seconds: float = Field(default=60.0, gt=0)
     """How long the engine may stay silent: before an answer, or between a stream's chunks."""
+    keep_alive_seconds: int = Field(default=75, ge=1)
+    """How long an idle client connection stays open: longer than clients and load balancers keep
+    theirs (usually 60), or a request can meet a connection that is just being closed."""
     max_in_flight: int = Field(default=256, ge=1)
     """Requests at the engine at once; more wait here."""
     max_queued: int = Field(default=1024, ge=0)
     """Requests waiting here; one more is refused with 429."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Largest request body."""
+    routine_tail: Tail = Field(default="derive", validation_alias=AliasChoices("routine_tail"))
+    """``derive`` asks the engine for the decided part of an answer only; ``decode`` has it write
+    the whole text, to compare. The engine's drafter reads the same variable."""
     probe_interval_seconds: float = Field(default=1.0, gt=0)
     """How often the engine's health is looked at."""
 

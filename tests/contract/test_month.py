@@ -71,7 +71,7 @@ def requests(draw: st.DrawFn) -> MonthRequest:
 
 
 def test_the_prompt_s_bytes() -> None:
-    assert month.prompt(month.EXAMPLES[0]) == PROMPT
+    assert TASKS["month"].prompt(month.EXAMPLES[0]) == PROMPT
 
 
 def test_the_catalogue_covers_every_lift_and_category_for_a_beginner() -> None:
@@ -137,7 +137,7 @@ def test_an_empty_slot_has_no_sets_and_a_full_one_has_some() -> None:
 def test_the_whole_text_fits_the_engine_at_one_token_a_byte() -> None:
     """No byte-level tokenizer, polyglot-ko's or ours, can make more tokens of it."""
     longest_prompt = max(
-        len(month.prompt(asked(days_per_week=4, rates=rates)).encode())
+        len(TASKS["month"].prompt(asked(days_per_week=4, rates=rates)).encode())
         for rates in rate.OUTPUT.enumerate()
     )
     answers = []

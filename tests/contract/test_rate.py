@@ -49,7 +49,7 @@ def answer(rates: tuple[int, int, int, int], plan: str) -> dict[str, Any]:
 
 
 def test_the_prompt_is_the_training_example_byte_for_byte() -> None:
-    assert rate.prompt(TRAINING_PROFILE) == TRAINING_PROMPT
+    assert TASKS["rate"].prompt(TRAINING_PROFILE) == TRAINING_PROMPT
 
 
 def test_the_training_example_s_answer_is_an_output() -> None:

@@ -16,6 +16,7 @@ import aiohttp
 import openai
 import pytest
 from icalendar import Calendar
+from pydantic import BaseModel
 
 from dataset.coach_month import coach_month
 from dataset.coach_rate import coach_rate
@@ -23,38 +24,27 @@ from dataset.generate import split_of
 from dataset.profiles import profiles
 from dataset.sources import SOURCES
 from loadtests.stack import Stack
-from serving.contract import rate
 from serving.contract.month import MonthRequest, with_rates
 from serving.contract.profile import PUBLISHED, Profile
 from serving.contract.tasks import TASKS
 from serving.gateway.readiness import HOSTILE
 from tests.bad_requests import BAD, CASES, GOOD
+from tests.e2e import asking
+from tests.e2e.asking import ask_text, engine_counters
 from tests.oracle import faults
 from tests.oracle_month import month_faults
 
 RATE = "/gen/routine/rate"
 UNSEEN_SEED = 20_260
 
-Asked = Profile | MonthRequest
+
+async def ask(session: aiohttp.ClientSession, asked: BaseModel) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(await ask_text(session, asked))
+    return answer
 
 
-async def ask(session: aiohttp.ClientSession, asked: Asked) -> dict[str, Any]:
-    task = "month" if isinstance(asked, MonthRequest) else "rate"
-    async with session.post(f"/gen/routine/{task}", json=asked.model_dump()) as response:
-        assert response.status == 200, await response.text()
-        answer: dict[str, Any] = await response.json()
-        return answer
-
-
-async def ask_all(url: str, asked: Sequence[Asked], at_once: int) -> list[dict[str, Any]]:
-    gate = asyncio.Semaphore(at_once)
-
-    async def one(session: aiohttp.ClientSession, request: Asked) -> dict[str, Any]:
-        async with gate:
-            return await ask(session, request)
-
-    async with aiohttp.ClientSession(url) as session:
-        return await asyncio.gather(*(one(session, request) for request in asked))
+async def ask_all(url: str, asked: Sequence[BaseModel], at_once: int) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in await asking.ask_all(url, asked, at_once)]
 
 
 def without_rates(profile: Profile, days: int, **fields: Any) -> MonthRequest:
@@ -136,7 +126,7 @@ async def test_a_month_leaves_as_a_table_and_as_a_calendar(stack: Stack) -> None
 async def test_a_thousand_unseen_profiles_are_answered_right_and_as_the_coach_would(
     stack: Stack,
 ) -> None:
-    unseen = (p for p in profiles(UNSEEN_SEED) if split_of(rate.prompt(p)) == "test")
+    unseen = (p for p in profiles(UNSEEN_SEED) if split_of(TASKS["rate"].prompt(p)) == "test")
     asked = list(itertools.islice(unseen, 1000))
     answers = await ask_all(stack.url, asked, 32)
     assert [found for found in map(faults, answers) if found] == []
@@ -159,7 +149,7 @@ async def test_one_request_at_a_time_takes_under_a_second_at_the_median(stack: S
 
 async def test_base_and_adapter_together_answer_as_they_do_alone(stack: Stack) -> None:
     """vLLM 0.32 on CPU computes requests without adapter with the last slot's weights."""
-    prompts = [rate.prompt(p) for p in itertools.islice(profiles(UNSEEN_SEED + 2), 12)]
+    prompts = [TASKS["rate"].prompt(p) for p in itertools.islice(profiles(UNSEEN_SEED + 2), 12)]
     async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
 
         async def complete(model: str, prompt: str) -> str:
@@ -204,7 +194,7 @@ def test_the_openai_client_works_unmodified(stack: Stack) -> None:
         assert [model.id for model in client.models.list()] == ["demo", "month", "rate"]
         arguments: dict[str, Any] = {
             "model": "rate",
-            "prompt": rate.prompt(PUBLISHED[0]),
+            "prompt": TASKS["rate"].prompt(PUBLISHED[0]),
             "max_tokens": 30,
             "temperature": 0,
         }
@@ -225,13 +215,7 @@ async def test_bad_input_is_refused_and_the_engine_is_not_asked(stack: Stack) ->
     async with aiohttp.ClientSession() as session:
 
         async def engine_requests() -> float:
-            async with session.get(f"{stack.engine_url}/metrics") as response:
-                lines = (await response.text()).splitlines()
-            return sum(
-                float(line.rpartition(" ")[2])
-                for line in lines
-                if line.startswith("vllm:request_success_total")
-            )
+            return (await engine_counters(stack.engine_url))["vllm:request_success_total"]
 
         before = await engine_requests()
         assert before > 0

@@ -21,13 +21,15 @@ from serving.gateway.settings import GatewaySettings
 BASE = Model("demo", 1, False)
 ADAPTERS = [Model(name, 1, True) for name in TASKS]
 OUTPUTS = {output.decided_regex: output for task in TASKS.values() for output in task.outputs()}
+WHOLE = {output.regex: output for output in OUTPUTS.values()}
 ADAPTER_SEED, BASE_SEED = 1, 2
 
 
 def legal(regex: str, seed: int = ADAPTER_SEED) -> str:
     """Some text that the constraint allows."""
-    output = OUTPUTS[regex]
-    return output.decided(output.sample(Random(seed)))
+    if regex in WHOLE:
+        return WHOLE[regex].text(WHOLE[regex].sample(Random(seed)))
+    return OUTPUTS[regex].decided(OUTPUTS[regex].sample(Random(seed)))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from serving.contract import rate
 from serving.contract.profile import PUBLISHED
+from serving.contract.tasks import TASKS
 from serving.gateway.errors import EngineTimeout, EngineUnavailable
 from serving.gateway.settings import GatewaySettings
 from tests.bad_requests import GOOD
@@ -37,7 +38,7 @@ def test_the_engine_is_asked_with_prompt_and_forced_head(
     engine.calls.clear()
     client.post(RATE, json=GOOD)
     (call,) = engine.calls
-    assert call.prompt == rate.prompt(PUBLISHED[0]) + rate.OUTPUT.head
+    assert call.prompt == TASKS["rate"].prompt(PUBLISHED[0]) + rate.OUTPUT.head
 
 
 def test_whole_kilograms_and_fractions_are_both_weights(client: TestClient) -> None:

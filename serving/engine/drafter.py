@@ -1,0 +1,187 @@
+"""The drafter that vLLM loads: it proposes what must follow in our answers, and what likely will.
+
+vLLM 0.32's ``custom_class`` proposer interface (vllm/v1/spec_decode/custom_class_proposer.py) gives
+it token ids and no request ids, so a request is known by its tokens. The prompt's text tells task
+and output; from then on each step is a few dictionary lookups a token. For any other request it
+proposes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from vllm.config import VllmConfig
+
+from serving.contract.output import Output, Tail
+from serving.contract.tasks import TASKS, read_prompt
+from serving.engine.drafts import Follower, Node, Trail, token_bytes
+from serving.engine.settings import EngineSettings
+
+MAX_KNOWN = 8192
+"""Requests and steps that are remembered; an older one is read from its prompt again."""
+MAX_TRAIL_TOKENS = 500_000
+"""Answer tokens that are remembered before everything is forgotten (about 150 bytes each)."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one request stands."""
+
+    follower: Follower
+    node: Node
+    trail: Trail
+
+
+class Drafts:
+    """Drafts for rows of token ids; knows nothing of vLLM.
+
+    Args:
+        tokenizer: the engine's.
+        limit: tokens a draft may have.
+        tail: where the engine's part of an answer ends.
+        memory: guess decisions from what like questions were answered.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, limit: int, tail: Tail, memory: bool
+    ) -> None:
+        self._table, self._limit = token_bytes(tokenizer), limit
+        self._memory = memory
+        self._followers: dict[Output, Follower] = {
+            output: Follower(output, tokenizer, self._table, tail == "derive")
+            for task in TASKS.values()
+            for output in task.outputs()
+        }
+        self._known: dict[int, Place | None] = {}
+        self._roots: dict[tuple[str, ...], Trail] = {}
+        self._remembered = 0
+
+    def draft(self, tokens: NDArray[np.int32], new: int) -> list[int]:
+        """What to propose after ``tokens``.
+
+        Args:
+            tokens: prompt and answer so far, int32 of shape (length,).
+            new: how many of them the engine has just sampled, at least 1.
+        """
+        before = tokens[: len(tokens) - new]
+        place = self._known.get(hash(before.tobytes()), _UNREAD)
+        if place is _UNREAD:
+            place = self._read(before.tolist())
+        if place is not None:
+            place = self._advance(place, tokens[len(tokens) - new :].tolist())
+        while len(self._known) >= MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[hash(tokens.tobytes())] = place
+        if place is None:
+            return []
+        guess = place.trail.guess(self._limit) if self._memory else []
+        forced = place.node.draft[: self._limit]
+        return guess if len(guess) >= len(forced) else list(forced)
+
+    def _read(self, tokens: list[int]) -> Place | None:
+        """Where a request stands whose tokens are met for the first time; None if not ours."""
+        text = b"".join(self._table.get(token, b"") for token in tokens)
+        asked = read_prompt(text.decode(errors="replace"))
+        if asked is None:
+            return None
+        follower = self._followers[asked.output]
+        root = (asked.task.name, *map(str, asked.facts.values()))
+        trail = self._roots.setdefault(root, Trail())
+        return Place(follower, follower.start(asked.answer), trail)
+
+    def _advance(self, place: Place, tokens: list[int]) -> Place | None:
+        node = place.follower.after(place.node, tokens)
+        if node is place.follower.nowhere:
+            return None
+        self._remembered += len(tokens)
+        if self._remembered > MAX_TRAIL_TOKENS:
+            self._remembered = 0
+            self._roots.clear()
+        return Place(place.follower, node, place.trail.after(tokens))
+
+
+_UNREAD: Any = object()
+
+
+class Drafter:
+    """vLLM's side: checks what it is given and never raises into the engine."""
+
+    def __init__(self, config: VllmConfig) -> None:
+        speculative = config.speculative_config
+        assert speculative is not None
+        self._max_tokens = config.model_config.max_model_len
+        self._tokenizer = config.model_config.tokenizer
+        self._limit = speculative.num_speculative_tokens
+        self._drafts: Drafts | None = None
+        self._checked = False
+        self.failures = 0
+        """Proposals that failed; each left its batch to plain decoding."""
+
+    def load_model(self, *_: Any, **__: Any) -> None:
+        """Called once, before the first request."""
+        tokenizer = AutoTokenizer.from_pretrained(self._tokenizer)
+        settings = EngineSettings()
+        memory = settings.engine_drafter == "on"
+        self._drafts = Drafts(tokenizer, self._limit, settings.routine_tail, memory)
+
+    def propose(
+        self,
+        sampled_token_ids: list[list[int]],
+        num_tokens_no_spec: NDArray[np.int32],
+        token_ids_cpu: NDArray[np.int32],
+        slot_mappings: Any = None,
+    ) -> list[list[int]]:
+        """Drafts by row; an empty one leaves the row to plain decoding.
+
+        Args:
+            sampled_token_ids: by row, the tokens just accepted; none in the middle of a prefill.
+            num_tokens_no_spec: by row, tokens in all; int32 of shape (rows or more,).
+            token_ids_cpu: the tokens; int32 of shape (rows or more, longest).
+            slot_mappings: not used.
+        """
+        try:
+            return self._propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+        except Exception:  # the engine's core: whatever goes wrong here, it must go on
+            self.failures += 1
+            if self.failures & (self.failures - 1) == 0:  # 1, 2, 4, 8 ...
+                log.exception("the drafter failed, %d times so far", self.failures)
+            return [[] for _ in sampled_token_ids]
+
+    def _propose(
+        self,
+        sampled_token_ids: list[list[int]],
+        num_tokens_no_spec: NDArray[np.int32],
+        token_ids_cpu: NDArray[np.int32],
+    ) -> list[list[int]]:
+        assert self._drafts is not None
+        if not self._checked:
+            _check(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+            self._checked = True
+        found: list[list[int]] = []
+        for row, sampled in enumerate(sampled_token_ids):
+            length = int(num_tokens_no_spec[row])
+            room = self._max_tokens - length - 1
+            if sampled and room > 0:
+                found.append(self._drafts.draft(token_ids_cpu[row, :length], len(sampled))[:room])
+            else:
+                found.append([])
+        return found
+
+
+def _check(sampled: Any, lengths: Any, tokens: Any) -> None:
+    """The interface is experimental: what vLLM passes must be what it passed when this was written.
+
+    Raises:
+        TypeError: it is not; the message shows what it is.
+    """
+    is_list = isinstance(sampled, list) and all(isinstance(row, list) for row in sampled)
+    arrays = [(array.ndim, array.dtype) for array in (lengths, tokens)]
+    if not is_list or arrays != [(1, np.int32), (2, np.int32)] or len(lengths) < len(sampled):
+        raise TypeError(f"vLLM's proposer arguments are {type(sampled)}, {arrays}")

@@ -1,0 +1,71 @@
+"""Drafts and derived tails change the speed of an answer and not a byte of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset.sources import SOURCES
+from loadtests.stack import Stack
+from tests.e2e.asking import ask_all, difference, engine_counters
+
+UNSEEN_SEED = 44
+PROFILES = 1000
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A service that decodes whole answers token by token, under the whole constraint."""
+    log = tmp_path_factory.mktemp("plain") / "serve.log"
+    running = Stack.start(log, ENGINE_DRAFTER="off", ROUTINE_TAIL="decode")
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        running.kill()
+
+
+def requests(task: str) -> list[Any]:
+    return list(itertools.islice(SOURCES[task].requests(UNSEEN_SEED), PROFILES))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("task", SOURCES)
+async def test_answers_are_byte_for_byte_those_of_plain_decoding(
+    task: str, stack: Stack, plain: Stack
+) -> None:
+    asked = requests(task)
+    # Two services on one small machine: one may find no time to open a connection, and says so.
+    ours = await ask_all(stack.url, asked, 32, retries=3)
+    theirs = await ask_all(plain.url, asked, 32, retries=3)
+    assert sum(one == other for one, other in zip(ours, theirs, strict=True)) == PROFILES
+
+
+@pytest.mark.parametrize(("task", "most_passes"), [("rate", 4), ("month", 24)])
+async def test_fewer_passes_than_decisions_once_some_were_answered(
+    task: str, most_passes: float, stack: Stack
+) -> None:
+    """A request's passes are its prefill and one a draft: every later step has a draft."""
+    asked = requests(task)[:200]
+    await ask_all(stack.url, asked[:100], 8)
+    before = await engine_counters(stack.engine_url)
+    await ask_all(stack.url, asked[100:], 1)
+    counted = difference(await engine_counters(stack.engine_url), before)
+    finished = counted["vllm:request_success_total"]
+    passes = 1 + counted["vllm:spec_decode_num_drafts_total"] / finished
+    assert finished == 100
+    assert passes < most_passes
+    assert (
+        counted["vllm:spec_decode_num_accepted_tokens_total"]
+        > 0.9 * (counted["vllm:spec_decode_num_draft_tokens_total"])
+    )
+
+
+def test_the_drafter_met_what_it_expects(stack: Stack) -> None:
+    log = Path(stack.log).read_text(encoding="utf-8")
+    assert "custom class-based proposer" in log
+    assert "drafter failed" not in log

@@ -1,0 +1,133 @@
+"""The drafter against the demo tokenizer, driven as the engine drives it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from dataset.sources import SOURCES
+from serving.contract.output import Output, Tail
+from serving.contract.tasks import TASKS, Task
+from serving.engine.drafter import Drafts
+from serving.engine.drafts import Follower, token_bytes
+
+BASE = Path(__file__).parents[3] / "finetune" / "demo" / "base"
+LIMIT = 48
+each_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+each_tail = pytest.mark.parametrize("tail", ["derive", "decode"])
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(BASE)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def drafts(tokenizer: PreTrainedTokenizerBase) -> dict[Tail, Drafts]:
+    tails: tuple[Tail, ...] = ("derive", "decode")
+    return {tail: Drafts(tokenizer, LIMIT, tail, memory=True) for tail in tails}
+
+
+def written(output: Output, values: dict[str, Any], tail: Tail) -> str:
+    """What the engine writes, after the prompt's part of the output."""
+    return output.decided(values) if tail == "derive" else output.text(values)
+
+
+def passes(drafts: Drafts, prompt: list[int], answer: list[int]) -> int:
+    """Forward passes that ``answer`` takes, the prefill's included."""
+    done, new, count = 1, 1, 1
+    while done < len(answer):
+        draft = drafts.draft(np.array(prompt + answer[:done], dtype=np.int32), new)
+        assert len(draft) <= LIMIT
+        kept = 0
+        while kept < len(draft) and draft[kept : kept + 1] == answer[done + kept : done + kept + 1]:
+            kept += 1
+        new = min(kept + 1, len(answer) - done)
+        done, count = done + new, count + 1
+    return count
+
+
+@each_task
+@each_tail
+def test_all_forced_tokens_are_proposed_and_no_others(
+    task: Task, tail: Tail, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Without memory: one pass a decision, and every proposed token is what the text has."""
+    table = token_bytes(tokenizer)
+    for output in task.outputs():
+        follower = Follower(output, tokenizer, table, tail == "derive")
+        for seed in range(20):
+            values = output.sample(random.Random(seed))
+            part = output.part(tail)
+            ids = tokenizer.encode(written(output, values, tail), add_special_tokens=False)
+            ids = [*ids, tokenizer.eos_token_id]
+            node, done, count = follower.start(part.prefix), 0, 0
+            while done < len(ids):
+                draft = list(node.draft) if done or not part.prefix else []
+                assert draft == ids[done : done + len(draft)]
+                new = ids[done : done + len(draft) + 1]
+                node, done, count = follower.after(node, new), done + len(new), count + 1
+            assert count <= 1.1 * (len(output.decisions) + 1)
+
+
+@each_task
+def test_answers_that_were_seen_before_take_fewer_passes_than_decisions(
+    task: Task, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    drafts = Drafts(tokenizer, LIMIT, "derive", memory=True)
+    source = SOURCES[task.name]
+    counts = []
+    for request in itertools.islice(source.requests(3), 1200):
+        output = task.output(request)
+        part = output.part("derive")
+        prompt = tokenizer.encode(task.prompt(request) + part.prefix)
+        text = output.decided(source.coach(request))
+        answer = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+        counts.append(passes(drafts, prompt, answer))
+    later = counts[600:]
+    assert sum(later) / len(later) < 0.75 * (len(TASKS[task.name].outputs()[0].decisions))
+
+
+@given(junk=st.lists(st.integers(-5, 1100), min_size=1, max_size=60), new=st.integers(1, 60))
+def test_tokens_of_no_answer_of_ours_get_no_draft_and_raise_nothing(
+    junk: list[int], new: int, drafts: dict[Tail, Drafts]
+) -> None:
+    for one in drafts.values():
+        assert one.draft(np.array(junk, dtype=np.int32), min(new, len(junk))) == []
+
+
+@each_task
+def test_an_answer_that_leaves_the_language_gets_no_draft(
+    task: Task, drafts: dict[Tail, Drafts], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    request = task.examples[0]
+    prompt = tokenizer.encode(task.prompt(request) + task.output(request).head + "??")
+    tokens = np.array(prompt, dtype=np.int32)
+    assert drafts["derive"].draft(tokens, 1) == []
+    assert drafts["derive"].draft(np.append(tokens, tokens[-1]), 1) == []
+
+
+def test_experience_out_of_range_in_a_prompt_builds_nothing(
+    drafts: dict[Tail, Drafts], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    task = TASKS["month"]
+    text = task.prompt(task.examples[0]).replace("**운동경험**: 1", "**운동경험**: 9")
+    tokens = np.array(tokenizer.encode(text + '{"bench_press'), dtype=np.int32)
+    assert drafts["derive"].draft(tokens, 1) == []
+
+
+def test_token_bytes_spell_every_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    table = token_bytes(tokenizer)
+    for task in TASKS.values():
+        text = task.prompt(task.examples[0]) + "힣 \U0001f3cb"
+        assert b"".join(table.get(t, b"?") for t in tokenizer.encode(text)) == text.encode()
+    assert tokenizer.eos_token_id not in table
