@@ -16,34 +16,53 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from safetensors import safe_open
 
 from loadtests.stack import ROOT, Stack
-from serving.contract import month
+from serving.contract import month, rate
 from serving.contract.lock import Lock
-from serving.contract.profile import PUBLISHED
+from serving.contract.month import MonthRequest
+from serving.contract.profile import EXPERIENCE, GENDERS, LIFTS, PURPOSE, Profile
 from serving.contract.tasks import TASKS
 
 RESULT = ROOT / "loadtests" / "results" / "start.json"
 README = ROOT / "README.md"
 DEMO = ROOT / "finetune" / "demo"
 BEGIN, END = "<!-- figures: make figures -->", "<!-- end of figures -->"
-ROUNDS, WARM_UP = 55, 5
-ASKED = {
-    "rate": ("rate", PUBLISHED),
-    "month, rates given": ("month", month.EXAMPLES),
-    "month, rates made first": (
-        "month",
-        [example.model_copy(update={"rates": None}) for example in month.EXAMPLES],
-    ),
+ROUNDS, WARM_UP = 105, 5
+PROFILE = set(Profile.model_fields)
+SEED = 20_261
+
+
+def drawn(chance: Random) -> MonthRequest:
+    """Any legal month request: no two alike, so that nothing can be answered from memory alone."""
+    weights = {lift: chance.uniform(20, 250) for lift in LIFTS}
+    return MonthRequest.model_validate(
+        {
+            "experience": chance.choice(list(EXPERIENCE)),
+            "gender": chance.choice(GENDERS),
+            "purpose": chance.choice(list(PURPOSE)),
+            "rm_weight": weights,
+            "days_per_week": chance.choice((2, 3, 4)),
+            "rates": rate.OUTPUT.sample(chance),
+        }
+    )
+
+
+ASKED: dict[str, tuple[str, Callable[[MonthRequest], Profile]]] = {
+    "rate": ("rate", lambda request: Profile.model_validate(request.model_dump(include=PROFILE))),
+    "month, rates given": ("month", lambda request: request),
+    "month, rates made first": ("month", lambda r: r.model_copy(update={"rates": None})),
 }
-"""What is measured, taking turns: name in the table, task and requests."""
+"""What is measured, taking turns: name in the table, task, and its request from a drawn one."""
 
 
 def hardware() -> dict[str, str]:
@@ -81,10 +100,10 @@ def start_and_stop(
     try:
         ready_seconds = stack.wait_ready()
         requests: dict[str, list[float]] = {name: [] for name in ASKED}
-        for number in range(rounds):
-            for name, (task, examples) in ASKED.items():
-                seconds = ask(stack.url, task, examples[number % len(examples)])
-                requests[name].append(seconds)
+        chance = Random(SEED)
+        for _ in range(rounds):
+            for name, (task, request_of) in ASKED.items():
+                requests[name].append(ask(stack.url, task, request_of(drawn(chance))))
         stack.press_ctrl_c()
         stack.wait_stopped()
         return ready_seconds, requests
