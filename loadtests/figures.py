@@ -38,7 +38,6 @@ README = ROOT / "README.md"
 DEMO = ROOT / "finetune" / "demo"
 BEGIN, END = "<!-- figures: make figures -->", "<!-- end of figures -->"
 ROUNDS, WARM_UP = 105, 5
-PROFILE = set(Profile.model_fields)
 SEED = 20_261
 
 
@@ -58,7 +57,7 @@ def drawn(chance: Random) -> MonthRequest:
 
 
 ASKED: dict[str, tuple[str, Callable[[MonthRequest], Profile]]] = {
-    "rate": ("rate", lambda request: Profile.model_validate(request.model_dump(include=PROFILE))),
+    "rate": ("rate", month.profile_behind),
     "month, rates given": ("month", lambda request: request),
     "month, rates made first": ("month", lambda r: r.model_copy(update={"rates": None})),
 }

@@ -18,7 +18,7 @@ from serving.contract.output import Output
 from serving.contract.pieces import encode
 from serving.contract.profile import EXPERIENCE, PUBLISHED, Profile
 from serving.contract.prompt import Facts
-from serving.contract.rate import LOADING_WEEKS, RATES, REPETITIONS, Rates, percents
+from serving.contract.rate import LOADING_WEEKS, PROGRAM, RATES, REPETITIONS, Rates, percents
 
 TITLE = "5/3/1 한 달 보조 운동"
 EXPERIENCE_FACT = "운동경험"
@@ -162,7 +162,7 @@ def answer(request: MonthRequest, values: Mapping[str, Any]) -> str:
     days = range(request.days_per_week)
     return encode(
         {
-            "program": "5/3/1 프로그램",
+            "program": PROGRAM,
             "days_per_week": request.days_per_week,
             "basis": request.basis,
             "plate_step": request.plate_step,
@@ -211,13 +211,16 @@ def _day(
     }
 
 
-def without_rates(request: MonthRequest) -> Profile | None:
-    """The Task 1 request behind ``request``, or None where it has its rates."""
-    if request.rates:
-        return None
+def profile_behind(request: MonthRequest) -> Profile:
+    """The Task 1 request that is part of ``request``."""
     return Profile.model_construct(
         **{name: getattr(request, name) for name in Profile.model_fields}
     )
+
+
+def without_rates(request: MonthRequest) -> Profile | None:
+    """The Task 1 request to ask first, or None where ``request`` has its rates."""
+    return None if request.rates else profile_behind(request)
 
 
 def with_rates(request: MonthRequest, values: Mapping[str, Any]) -> MonthRequest:

@@ -82,7 +82,7 @@ class Drafts:
         if place is None:
             return []
         guess = place.trail.guess(self._limit) if self._memory else []
-        forced = place.node.draft[: self._limit]
+        forced = place.follower.draft(place.node)[: self._limit]
         return guess if len(guess) >= len(forced) else list(forced)
 
     def _read(self, tokens: list[int]) -> Place | None:

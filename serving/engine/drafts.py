@@ -37,14 +37,15 @@ class Node:
     def __init__(self, state: State | None, pending: bytes) -> None:
         self.state, self.pending = state, pending
         self.next: dict[int, Node] = {}
-        self.draft: tuple[int, ...] = ()
+        self.draft: tuple[int, ...] | None = None
+        """What is forced from here; None until it is asked for."""
 
 
 class Follower:
     """Follows the tokens of one output's answers and knows what is forced next.
 
-    All nodes that an answer in the tokenizer's own tokens passes are built at once, so that nothing
-    is worked out while the engine waits.
+    All nodes where a step can end, if the answer is in the tokenizer's own tokens, are built with
+    their drafts at once, so that nothing is worked out while the engine waits.
 
     Args:
         output: the language.
@@ -96,10 +97,16 @@ class Follower:
     def _node(self, state: State, pending: bytes) -> Node:
         key = (state, pending)
         if key not in self._nodes:
-            node = self._nodes[key] = Node(state, pending)
-            if not pending:
-                node.draft = _common(self._ways(state))
+            self._nodes[key] = Node(state, pending)
         return self._nodes[key]
+
+    def draft(self, node: Node) -> tuple[int, ...]:
+        """The tokens forced after ``node``; none in the middle of a character."""
+        if node.draft is None:
+            node.draft = ()
+            if node.state is not None and not node.pending:
+                node.draft = _common(self._ways(node.state))
+        return node.draft
 
     def _ways(self, state: State) -> list[list[int]]:
         """The ways on from ``state`` in the tokenizer's own tokens. Their common beginning leaves
@@ -109,14 +116,14 @@ class Follower:
         return [[*self._tokenizer.encode(text, add_special_tokens=False), *end] for text in texts]
 
     def _build(self) -> None:
-        todo, seen = [self.start(self._output.head)], set[Node]()
+        todo = [self.start(self._output.head)]
         while todo:
             node = todo.pop()
-            if node.state is None or node in seen:
+            if node.state is None or node.pending or node.draft is not None:
                 continue
-            seen.add(node)
-            for way in self._ways(node.state):
-                todo.append(self.after(node, way[: len(node.draft) + 1]))
+            ways = self._ways(node.state)
+            node.draft = _common(ways)
+            todo += [self.after(node, way[: len(node.draft) + 1]) for way in ways]
 
 
 def _common(ways: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -49,7 +49,8 @@ EVERYONE = [
 
 def test_every_answer_of_the_coach_is_legal() -> None:
     for asked in EVERYONE:
-        output_for(asked.experience).text(coach_month(asked))
+        output, values = output_for(asked.experience), coach_month(asked)
+        assert output.parse(output.text(values)) == values
 
 
 def test_push_and_pull_are_balanced_over_the_week() -> None:

@@ -72,7 +72,7 @@ def test_all_forced_tokens_are_proposed_and_no_others(
             ids = [*ids, tokenizer.eos_token_id]
             node, done, count = follower.start(part.prefix), 0, 0
             while done < len(ids):
-                draft = list(node.draft) if done or not part.prefix else []
+                draft = list(follower.draft(node)) if done or not part.prefix else []
                 assert draft == ids[done : done + len(draft)]
                 new = ids[done : done + len(draft) + 1]
                 node, done, count = follower.after(node, new), done + len(new), count + 1
