@@ -14,7 +14,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test lint environment dataset demo-model evaluate figures lock clean
+.PHONY: help serve test lint environment dataset demo-model full-size evaluate figures lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ demo-model: dataset ## train the demo base and its adapters anew (about 70 minut
 	@$(BIN)/python -m finetune.export --base finetune/runs/demo/base --name demo \
 		--adapters finetune/runs/demo/adapters --out finetune/demo
 	@$(MAKE) evaluate
+
+full-size: $(VENV)/.installed ## the demo model widened to polyglot-ko-1.3b's size, with the same answers
+	@$(BIN)/python -m finetune.widen --source finetune/demo --out finetune/runs/full-size
 
 evaluate: $(VENV)/.installed ## score the adapters through vLLM; scores go into the lock file
 	@test -e dataset/data/month/test.jsonl || $(MAKE) dataset
