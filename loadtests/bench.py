@@ -1,0 +1,268 @@
+"""Compare ways to answer: ``python -m loadtests.bench --plan demo``.
+
+All peers run at once and take turns, block by block, in a new order every round: what slows the
+machine down slows all of them. In a block, ``level`` clients ask one request after the other until
+its time is over; no request is asked twice. Every answer is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from loadtests.bench_report import picture, tables
+from loadtests.drawn import ASKED, drawn
+from loadtests.peers import WORDS, Model, Peer, start
+from loadtests.report import RESULTS, save, setting, show
+from loadtests.stack import ROOT
+from serving.contract.tasks import TASKS
+
+SEED = 4_2026
+FULL_SIZE = ROOT / "finetune" / "runs" / "full-size"
+DEMO = ROOT / "finetune" / "demo"
+GENERATED, ACCEPTED, DRAFTED, STEPS, SUCCEEDED = (
+    "vllm:generation_tokens",
+    "vllm:spec_decode_num_accepted_tokens",
+    "vllm:spec_decode_num_draft_tokens",
+    "vllm:iteration_tokens_total",
+    "vllm:request_success",
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Peers that are compared on one kind of request."""
+
+    asked: str
+    """A key of ``ASKED``."""
+    peers: tuple[str, ...]
+    levels: tuple[int, ...]
+    """Requests at once."""
+    seconds: float
+    """How long clients go on asking in a block; what they have asked is waited for."""
+    rounds: int
+    only: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Peers that are measured at some levels alone."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run measures."""
+
+    name: str
+    """Of the model."""
+    folder: Path
+    """With ``base`` and ``adapters``."""
+    groups: tuple[Group, ...]
+    warm_up: int
+    """Requests that each peer with a drafter of ours answers before; others answer 3."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """For our stack's environment, and so for every vLLM peer's."""
+
+
+ALL = ("transformers", "vllm", "vllm-lora", "ngram", "forced", "ours")
+BOTH_CORES = {"VLLM_CPU_OMP_THREADS_BIND": "0-1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+"""Left to itself vLLM computes on one of two cores and keeps the other for its scheduler. Hugging
+Face takes both, and at full size so does every peer here."""
+PLANS = {
+    "demo": Plan(
+        "demo",
+        DEMO,
+        (
+            Group("rate", ALL, (1, 8, 32, 64), 8, 3),
+            Group("rate", ("adapter", "base"), (32,), 8, 6),
+            Group("month, rates given", ("vllm", "ngram", "forced", "ours"), (1, 32), 8, 2),
+        ),
+        warm_up=200,
+    ),
+    "full-size": Plan(
+        "full-size stand-in",
+        FULL_SIZE,
+        (
+            Group("rate", ("transformers", "vllm", "ngram", "ours"), (1,), 20, 3),
+            Group("rate", ("vllm", "ngram", "ours"), (8, 32, 64), 20, 1),
+        ),
+        warm_up=100,
+        variables={**BOTH_CORES, "ENGINE_CPU_KV_CACHE_GIB": "1"},
+    ),
+    "gpu": Plan(
+        "full-size stand-in",
+        FULL_SIZE,
+        (
+            Group("rate", ALL, (1, 8, 32, 64, 128, 256, 512), 10, 3, only={"transformers": (1,)}),
+            Group("rate", ("adapter", "base"), (32, 256), 10, 3),
+            Group("month, rates given", ("vllm", "ngram", "ours"), (1, 64, 256), 10, 2),
+        ),
+        warm_up=400,
+        variables={"ENGINE_GPU_MEMORY_SHARE": "0.18", "ENGINE_MAX_NUM_SEQS": "512"},
+    ),
+}
+
+
+@dataclass
+class Answers:
+    """What a peer did at one level, over all rounds."""
+
+    seconds: list[float] = field(default_factory=list)
+    """Of each request."""
+    correct: int = 0
+    tokens: int = 0
+    """Generated, as the answers count them (the first version has no counters)."""
+    rates: list[float] = field(default_factory=list)
+    """Requests a second, by round."""
+    counted: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """The engine's counters."""
+
+    def summary(self, peer: Peer) -> dict[str, Any]:
+        """For the result file."""
+        ordered, number = sorted(self.seconds), len(self.seconds)
+        generated = self.counted[GENERATED] if peer.metrics else self.tokens
+        return {
+            "requests": number,
+            "correct": self.correct,
+            "p50_seconds": round(statistics.median(ordered), 4),
+            "p95_seconds": round(ordered[min(number - 1, int(number * 0.95))], 4),
+            "requests_per_second": round(statistics.median(self.rates), 3),
+            "requests_per_second_by_round": [round(rate, 3) for rate in self.rates],
+            # Every pass yields one token that was not drafted, the prefill the first.
+            "passes_per_request": round((generated - self.counted[ACCEPTED]) / number, 2),
+            "tokens_per_request": round(generated / number, 1),
+            "accepted_share": round(self.counted[ACCEPTED] / (self.counted[DRAFTED] or 1), 4),
+            "steps": self.counted[STEPS],
+        }
+
+
+async def counters(session: aiohttp.ClientSession, peer: Peer) -> dict[str, float]:
+    """The engine's counters by name, summed over labels."""
+    if peer.metrics is None:
+        return {}
+    async with session.get(f"{peer.metrics}/metrics") as response:
+        text = await response.text()
+    return {
+        family.name: sum(
+            sample.value
+            for sample in family.samples
+            if sample.name in (f"{family.name}_total", f"{family.name}_count")
+        )
+        for family in text_string_to_metric_families(text)
+    }
+
+
+async def block(
+    session: aiohttp.ClientSession,
+    peer: Peer,
+    asked: str,
+    level: int,
+    seconds: float,
+    least: int,
+    chance: Random,
+    into: Answers,
+) -> None:
+    """``level`` clients for ``seconds``, and until ``least`` requests were asked."""
+    name, request_of = ASKED[asked]
+    task = TASKS[name]
+    before = await counters(session, peer)
+    begin = time.perf_counter()
+    requests = 0
+
+    async def client() -> None:
+        nonlocal requests
+        while requests < least or time.perf_counter() - begin < seconds:
+            requests += 1
+            request = request_of(drawn(chance))
+            path, body = peer.body(task, request)
+            start = time.perf_counter()
+            async with session.post(
+                peer.url + path, data=body, headers={"content-type": "application/json"}
+            ) as response:
+                answer = json.loads(await response.read())
+            into.seconds.append(time.perf_counter() - start)
+            into.correct += response.status == 200 and peer.correct(task, request, answer)
+            into.tokens += answer.get("usage", {}).get("completion_tokens", 0)
+
+    await asyncio.gather(*(client() for _ in range(level)))
+    into.rates.append(requests / (time.perf_counter() - begin))
+    after = await counters(session, peer)
+    for counter, value in after.items():
+        into.counted[counter] += value - before.get(counter, 0)
+
+
+async def measure_group(
+    session: aiohttp.ClientSession, group: Group, peers: Sequence[Peer], number: int
+) -> list[dict[str, Any]]:
+    """Summaries by peer and level."""
+    found: dict[tuple[str, int], Answers] = defaultdict(Answers)
+    order = Random(SEED)
+    for turn in range(group.rounds):
+        for level in group.levels:
+            for peer in order.sample(peers, len(peers)):
+                if level not in group.only.get(peer.name, group.levels):
+                    continue
+                # The same requests for every peer; others in each group, round and level.
+                chance = Random(f"{SEED} {number} {turn} {level}")
+                into = found[peer.name, level]
+                await block(session, peer, group.asked, level, group.seconds, level, chance, into)
+                print(f"{group.asked}, {level} at once, {peer.name}: {into.summary(peer)}")
+    by_name = {peer.name: peer for peer in peers}
+    return [
+        {"asked": group.asked, "peer": name, "level": level, **answers.summary(by_name[name])}
+        for (name, level), answers in found.items()
+    ]
+
+
+async def measure(plan: Plan, peers: Sequence[Peer]) -> list[dict[str, Any]]:
+    """Warm up, then measure every group."""
+    found = []
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
+        timeout=aiohttp.ClientTimeout(total=None),
+    ) as session:
+        for number, group in enumerate(plan.groups):
+            used = [peer for peer in peers if peer.name in group.peers]
+            for peer in used:
+                least = plan.warm_up if peer.name in ("ours", "forced") else 3
+                chance = Random(f"{SEED} warm-up {number}")
+                level = 8 if peer.metrics else 1
+                await block(session, peer, group.asked, level, 0, least, chance, Answers())
+            found += await measure_group(session, group, used, number)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--plan", choices=PLANS, nargs="+", required=True)
+    arguments = parser.parse_args()
+    for name in arguments.plan:
+        plan = PLANS[name]
+        if not (plan.folder / "base").is_dir():
+            sys.exit(f"bench: {plan.folder} is not there: run `make full-size`")
+        names = [peer for peer in WORDS if any(peer in group.peers for group in plan.groups)]
+        with tempfile.TemporaryDirectory() as logs, ExitStack() as running:
+            model = Model(
+                plan.folder / "base", plan.folder / "adapters", "bfloat16", plan.variables
+            )
+            peers = start(names, model, Path(logs), running)
+            found = asyncio.run(measure(plan, peers))
+        save(f"bench-{name}", {**setting(plan.name, plan.folder / "base"), "measured": found})
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("bench-*.json"))]
+    picture(results, RESULTS / "bench.png")
+    show("bench", tables(results))
+
+
+if __name__ == "__main__":
+    main()

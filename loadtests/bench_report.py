@@ -1,0 +1,94 @@
+"""The benchmark's tables and picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtests.peers import WORDS
+from loadtests.report import markdown, setting_line
+
+
+def tables(results: Sequence[dict[str, Any]]) -> str:
+    """One Markdown table for each run and kind of request."""
+    parts = []
+    for result in results:
+        parts.append(setting_line(result))
+        asked = list(dict.fromkeys(row["asked"] for row in result["measured"]))
+        parts += [_table(result["measured"], one) for one in asked]
+    return "\n\n".join(parts)
+
+
+def _table(measured: Sequence[dict[str, Any]], asked: str) -> str:
+    levels = sorted({row["level"] for row in measured if row["asked"] == asked})
+    head = [asked, "passes, tokens", "correct"]
+    head += [f"{level} at once: p50, p95, requests/s" for level in levels]
+    cells = []
+    for peer, words in WORDS.items():
+        by_level = {
+            row["level"]: row for row in measured if (row["asked"], row["peer"]) == (asked, peer)
+        }
+        if not by_level:
+            continue
+        first = by_level[min(by_level)]
+        correct = sum(row["correct"] for row in by_level.values())
+        requests = sum(row["requests"] for row in by_level.values())
+        cells.append(
+            [
+                words,
+                f"{first['passes_per_request']:.1f}, {first['tokens_per_request']:.0f}",
+                f"{correct:,} of {requests:,}",
+                *(_cell(by_level.get(level)) for level in levels),
+            ]
+        )
+    return markdown(head, cells)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return (
+        f"{_seconds(row['p50_seconds'])}, {_seconds(row['p95_seconds'])}, "
+        f"{row['requests_per_second']:.3g}"
+    )
+
+
+def _seconds(value: float) -> str:
+    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.3g} s"
+
+
+def picture(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Latency one at a time and requests a second over requests at once, a row of panels for each
+    run (``rate`` requests)."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(
+        len(results), 2, figsize=(11, 3.6 * len(results)), squeeze=False, layout="constrained"
+    )
+    for result, (left, right) in zip(results, panels, strict=True):
+        shown = [row for row in result["measured"] if row["asked"] == "rate"]
+        alone = {row["peer"]: row for row in shown if row["level"] == 1}
+        names = [name for name in WORDS if name in alone][::-1]
+        times = [alone[name]["p50_seconds"] for name in names]
+        bars = left.barh([WORDS[name] for name in names], times, color="#4878a8")
+        left.bar_label(bars, [f" {_seconds(value)}" for value in times])
+        left.set(xscale="log", xlabel="seconds at the median, one request at a time")
+        left.set_xlim(min(times) / 2, max(times) * 4)
+        left.set_title(result["model"], loc="left", fontsize=10)
+        for name in names[::-1]:
+            line = sorted(
+                (r["level"], r["requests_per_second"]) for r in shown if r["peer"] == name
+            )
+            right.plot(*zip(*line, strict=True), marker="o", label=WORDS[name])
+        right.set(xscale="log", yscale="log", xlabel="requests at once", ylabel="requests a second")
+        levels = sorted({row["level"] for row in shown})
+        right.set_xticks(levels, map(str, levels))
+        right.minorticks_off()
+        right.grid(alpha=0.3)
+        right.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,249 @@
+"""What the benchmark compares, how each is started, and how it is asked.
+
+Every peer has the same weights, adapters, machine and prompts. The vLLM peers are started with our
+own engine's command line and environment, less what is ours: the drafter, the Outlines backend with
+our constraint, our LoRA on CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from loadtests.stack import MARK, READY_SECONDS, ROOT, STOP_SECONDS, Stack, free_port
+from serving.contract.lock import Lock
+from serving.contract.output import OutputError
+from serving.contract.tasks import Task
+
+ENGINE = "vllm.entrypoints"
+"""What the command line of our engine's API server has."""
+NGRAM = {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_max": 4}
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to answer."""
+
+    name: str
+    """A key of ``WORDS``."""
+    url: str
+    metrics: str | None
+    """Where the engine's counters are; None where the answer itself counts tokens."""
+    body: Callable[[Task, Any], tuple[str, bytes]]
+    """From task and request to path and body."""
+    correct: Callable[[Task, Any, Mapping[str, Any]], bool]
+    """Whether an answer to the request is complete and breaks no rule."""
+
+
+def whole(schema: bool) -> Callable[[Task, Any], tuple[str, bytes]]:
+    """Ask the adapter for the whole answer, constrained to its JSON schema or not at all."""
+
+    def body(task: Task, request: Any) -> tuple[str, bytes]:
+        output = task.output(request)
+        asked: dict[str, Any] = {
+            "model": task.name,
+            "prompt": task.prompt(request),
+            "max_tokens": output.part("decode").max_tokens,
+            "temperature": 0,
+        }
+        if schema:
+            asked["structured_outputs"] = {"json": output.model.model_json_schema()}
+        return "/v1/completions", json.dumps(asked).encode()
+
+    return body
+
+
+def decided(model: str | None) -> Callable[[Task, Any], tuple[str, bytes]]:
+    """Ask our engine for the decided part, as the gateway does; None asks the task's adapter."""
+
+    def body(task: Task, request: Any) -> tuple[str, bytes]:
+        part = task.output(request).part("derive")
+        asked = {
+            "model": model or task.name,
+            "prompt": task.prompt(request) + part.prefix,
+            "max_tokens": part.max_tokens,
+            "temperature": 0,
+            "structured_outputs": {"regex": part.regex},
+        }
+        return "/v1/completions", json.dumps(asked).encode()
+
+    return body
+
+
+def routed(task: Task, request: Any) -> tuple[str, bytes]:
+    """Ask the gateway."""
+    return f"/gen/routine/{task.name}", request.model_dump_json().encode()
+
+
+def whole_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
+    """Whether the text that a model wrote makes an answer that breaks no rule."""
+    output = task.output(request)
+    try:
+        document = json.loads(answer["choices"][0]["text"])
+        values = output.parse(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+    except (ValueError, OutputError):
+        return False
+    return not task.check(request, json.loads(task.render(request, values)))
+
+
+def decided_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
+    """The same for the decided part."""
+    try:
+        values = task.output(request).part("derive").read(answer["choices"][0]["text"])
+    except OutputError:
+        return False
+    return not task.check(request, json.loads(task.render(request, values)))
+
+
+def routed_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
+    """Whether the gateway's answer breaks no rule."""
+    return "error" not in answer and not task.check(request, answer)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is served."""
+
+    base: Path
+    adapters: Path
+    precision: Precision
+    """Of Hugging Face's arithmetic: the one that is faster on this machine."""
+    variables: Mapping[str, str]
+    """For our stack's environment, and so for every vLLM peer's."""
+
+
+@contextmanager
+def ours(model: Model, logs: Path, drafter: str) -> Iterator[Stack]:
+    """Our whole service."""
+    variables = {
+        "MODEL": str(model.base),
+        "ADAPTERS": str(model.adapters),
+        "ENGINE_DRAFTER": drafter,
+        **model.variables,
+    }
+    stack = Stack.start(logs / f"ours-{drafter}.log", ROOT, **variables)
+    try:
+        stack.wait_ready()
+        yield stack
+    finally:
+        stack.kill()
+
+
+@contextmanager
+def served(
+    command: list[str], environment: Mapping[str, str], port: int, log: Path
+) -> Iterator[str]:
+    """A server's address once it is healthy; on leaving it and its children are killed."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + READY_SECONDS
+    try:
+        while True:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"{' '.join(command[:6])} did not start:\n{log.read_text()[-3000:]}"
+                )
+            with suppress(OSError):
+                urllib.request.urlopen(f"{url}/health", timeout=2).close()
+                break
+            time.sleep(0.5)
+        yield url
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=STOP_SECONDS)
+
+
+@contextmanager
+def plain_vllm(stack: Stack, log: Path, options: list[str], plugins: str) -> Iterator[str]:
+    """vLLM as our engine starts it, less drafter and Outlines, with ``options``.
+
+    Args:
+        stack: the running service whose engine's command line and environment are taken.
+        log: file for its output.
+        options: further ones.
+        plugins: VLLM_PLUGINS; empty for none.
+    """
+    engine, port = psutil.Process(stack.pid_of(ENGINE)), free_port()
+    command, left_out = [], iter(engine.cmdline())
+    for word in left_out:
+        if word in ("--speculative-config", "--structured-outputs-config.backend", "--port"):
+            next(left_out)
+        else:
+            command.append(word)
+    environment = {**engine.environ(), "VLLM_PLUGINS": plugins}
+    del environment[MARK]  # it is no part of that service
+    with served([*command, "--port", str(port), *options], environment, port, log) as url:
+        yield url
+
+
+@contextmanager
+def first_version(model: Model, log: Path) -> Iterator[str]:
+    """Hugging Face generate and PEFT behind FastAPI."""
+    port = free_port()
+    command = [sys.executable, "-W", "ignore", "-m", "loadtests.first_version"]
+    command += ["--base", str(model.base), "--adapters", str(model.adapters)]
+    command += ["--dtype", model.precision, "--port", str(port)]
+    with served(command, {**os.environ, "HF_HUB_OFFLINE": "1"}, port, log) as url:
+        yield url
+
+
+WORDS = {
+    "transformers": "Hugging Face generate + PEFT",
+    "vllm": "vLLM, JSON schema",
+    "vllm-lora": "the same, our LoRA on CPU",
+    "ngram": "vLLM, JSON schema, n-gram speculation",
+    "forced": "ours, drafts of forced text alone",
+    "ours": "ours",
+    "adapter": "our engine, adapter",
+    "base": "our engine, no adapter",
+}
+"""The peers, in the order of tables. The last two ask the engine of ``forced``, whose number of
+passes does not depend on what was answered before."""
+
+
+def start(names: Sequence[str], model: Model, logs: Path, running: ExitStack) -> list[Peer]:
+    """Start what ``names`` of ``WORDS`` need; ``running`` stops it."""
+    # The plain engines are started like ours, which therefore always runs.
+    stacks = {"on": running.enter_context(ours(model, logs, "on"))}
+    if {"forced", "adapter", "base"} & set(names):
+        stacks["forced"] = running.enter_context(ours(model, logs, "forced"))
+    base = Lock.load(model.adapters).base.name
+    peers = []
+    for name in names:
+        if name in ("ours", "forced"):
+            stack = stacks["on" if name == "ours" else name]
+            peers.append(Peer(name, stack.url, stack.engine_url, routed, routed_correct))
+        elif name in ("adapter", "base"):
+            url = stacks["forced"].engine_url
+            body = decided(base if name == "base" else None)
+            peers.append(Peer(name, url, url, body, decided_correct))
+        elif name == "transformers":
+            url = running.enter_context(first_version(model, logs / f"{name}.log"))
+            peers.append(Peer(name, url, None, whole(schema=False), whole_correct))
+        else:
+            options = ["--speculative-config", json.dumps(NGRAM)] if name == "ngram" else []
+            plugins = "routine" if name == "vllm-lora" else ""
+            log = logs / f"{name}.log"
+            url = running.enter_context(plain_vllm(stacks["on"], log, options, plugins))
+            peers.append(Peer(name, url, url, whole(schema=True), whole_correct))
+    return peers

