@@ -25,6 +25,7 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtests import drafter_cost
 from loadtests.bench_report import picture, tables
 from loadtests.drawn import ASKED, drawn
 from loadtests.peers import WORDS, Model, Peer, start
@@ -252,13 +253,15 @@ def main() -> None:
         if not (plan.folder / "base").is_dir():
             sys.exit(f"bench: {plan.folder} is not there: run `make full-size`")
         names = [peer for peer in WORDS if any(peer in group.peers for group in plan.groups)]
+        drafter = drafter_cost.measure(plan.folder / "base")
         with tempfile.TemporaryDirectory() as logs, ExitStack() as running:
             model = Model(
                 plan.folder / "base", plan.folder / "adapters", "bfloat16", plan.variables
             )
             peers = start(names, model, Path(logs), running)
             found = asyncio.run(measure(plan, peers))
-        save(f"bench-{name}", {**setting(plan.name, plan.folder / "base"), "measured": found})
+        figures = {**setting(plan.name, plan.folder / "base"), "drafter": drafter}
+        save(f"bench-{name}", {**figures, "measured": found})
     results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("bench-*.json"))]
     picture(results, RESULTS / "bench.png")
     show("bench", tables(results))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from loadtests.drafter_cost import sentence
 from loadtests.peers import WORDS
 from loadtests.report import markdown, setting_line
 
@@ -17,6 +18,7 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
         parts.append(setting_line(result))
         asked = list(dict.fromkeys(row["asked"] for row in result["measured"]))
         parts += [_table(result["measured"], one) for one in asked]
+        parts.append(sentence(result["drafter"]))
     return "\n\n".join(parts)
 
 

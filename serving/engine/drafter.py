@@ -9,7 +9,7 @@ proposes nothing.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -19,24 +19,15 @@ from vllm.config import VllmConfig
 
 from serving.contract.output import Output, Tail
 from serving.contract.tasks import TASKS, read_prompt
-from serving.engine.drafts import Follower, Node, Trail, token_bytes
+from serving.engine.drafts import Follower, Memory, Place, token_bytes
 from serving.engine.settings import EngineSettings
 
 MAX_KNOWN = 8192
 """Requests and steps that are remembered; an older one is read from its prompt again."""
-MAX_TRAIL_TOKENS = 500_000
-"""Answer tokens that are remembered before everything is forgotten (about 150 bytes each)."""
+MAX_CHOICES = 200_000
+"""Choices that are remembered, by context (about 40 MB)."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where one request stands."""
-
-    follower: Follower
-    node: Node
-    trail: Trail
 
 
 class Drafts:
@@ -53,15 +44,13 @@ class Drafts:
         self, tokenizer: PreTrainedTokenizerBase, limit: int, tail: Tail, memory: bool
     ) -> None:
         self._table, self._limit = token_bytes(tokenizer), limit
-        self._memory = memory
+        self._memory = Memory(MAX_CHOICES if memory else 0)
         self._followers: dict[Output, Follower] = {
             output: Follower(output, tokenizer, self._table, tail == "derive")
             for task in TASKS.values()
             for output in task.outputs()
         }
-        self._known: dict[int, Place | None] = {}
-        self._roots: dict[tuple[str, ...], Trail] = {}
-        self._remembered = 0
+        self._known: OrderedDict[int, Place | None] = OrderedDict()
 
     def draft(self, tokens: NDArray[np.int32], new: int) -> list[int]:
         """What to propose after ``tokens``.
@@ -75,15 +64,13 @@ class Drafts:
         if place is _UNREAD:
             place = self._read(before.tolist())
         if place is not None:
-            place = self._advance(place, tokens[len(tokens) - new :].tolist())
-        while len(self._known) >= MAX_KNOWN:
-            del self._known[next(iter(self._known))]
+            place = self._memory.follow(place, tuple(tokens[len(tokens) - new :].tolist()))
+            if place.node is place.follower.nowhere:
+                place = None
         self._known[hash(tokens.tobytes())] = place
-        if place is None:
-            return []
-        guess = place.trail.guess(self._limit) if self._memory else []
-        forced = place.follower.draft(place.node)[: self._limit]
-        return guess if len(guess) >= len(forced) else list(forced)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+        return self._memory.guess(place, self._limit) if place else []
 
     def _read(self, tokens: list[int]) -> Place | None:
         """Where a request stands whose tokens are met for the first time; None if not ours."""
@@ -92,19 +79,8 @@ class Drafts:
         if asked is None:
             return None
         follower = self._followers[asked.output]
-        root = (asked.task.name, *map(str, asked.facts.values()))
-        trail = self._roots.setdefault(root, Trail())
-        return Place(follower, follower.start(asked.answer), trail)
-
-    def _advance(self, place: Place, tokens: list[int]) -> Place | None:
-        node = place.follower.after(place.node, tokens)
-        if node is place.follower.nowhere:
-            return None
-        self._remembered += len(tokens)
-        if self._remembered > MAX_TRAIL_TOKENS:
-            self._remembered = 0
-            self._roots.clear()
-        return Place(place.follower, node, place.trail.after(tokens))
+        question = hash((asked.task.name, *asked.facts.values()))
+        return Place(follower, follower.start(asked.answer), question)
 
 
 _UNREAD: Any = object()

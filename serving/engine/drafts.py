@@ -6,13 +6,22 @@ proposal. The engine verifies every token, so a wrong one costs time and never c
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from serving.contract.output import Output, OutputError, State
+
+TOKEN_BITS = 20
+ONE, ALL = (1 << TOKEN_BITS) - 1, (1 << 3 * TOKEN_BITS) - 1
+"""The last chosen token, and the last three."""
+COUNT_BITS = 2
+MOST = (1 << COUNT_BITS) - 1
+"""Votes are counted up to this: what has changed is learned anew within a few requests."""
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
@@ -32,13 +41,15 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
 class Node:
     """A place in an output between two tokens."""
 
-    __slots__ = ("draft", "next", "pending", "state")
+    __slots__ = ("draft", "end", "next", "pending", "state")
 
     def __init__(self, state: State | None, pending: bytes) -> None:
         self.state, self.pending = state, pending
         self.next: dict[int, Node] = {}
         self.draft: tuple[int, ...] | None = None
         """What is forced from here; None until it is asked for."""
+        self.end: Node | None = None
+        """Where that leads; None until it is asked for."""
 
 
 class Follower:
@@ -66,10 +77,13 @@ class Follower:
         self._nodes: dict[tuple[State, bytes], Node] = {}
         self.nowhere = Node(None, b"")
         """Where text stands that is no answer; nothing is forced there."""
+        self._head = self._node(output.state(output.head), b"")
         self._build()
 
     def start(self, answer: str) -> Node:
         """Where an answer stands that begins with ``answer``."""
+        if answer == self._output.head:
+            return self._head
         try:
             return self._node(self._output.state(answer), b"")
         except OutputError:
@@ -108,6 +122,19 @@ class Follower:
                 node.draft = _common(self._ways(node.state))
         return node.draft
 
+    def end(self, node: Node) -> Node:
+        """Where ``draft(node)`` leads."""
+        if node.end is None:
+            node.end = self.after(node, self.draft(node))
+        return node.end
+
+    def along(self, node: Node, tokens: tuple[int, ...]) -> Node:
+        """``after(node, tokens)``, where these are as many as are forced, or fewer."""
+        after, forced = self.after(node, tokens), self.draft(node)
+        if after.draft is None and tokens == forced[: len(tokens)]:
+            after.draft, after.end = forced[len(tokens) :], self.end(node)
+        return after
+
     def _ways(self, state: State) -> list[list[int]]:
         """The ways on from ``state`` in the tokenizer's own tokens. Their common beginning leaves
         off tokens that differ with what is decided next."""
@@ -116,13 +143,17 @@ class Follower:
         return [[*self._tokenizer.encode(text, add_special_tokens=False), *end] for text in texts]
 
     def _build(self) -> None:
-        todo = [self.start(self._output.head)]
+        todo, built = [self._head], set()
         while todo:
             node = todo.pop()
-            if node.state is None or node.pending or node.draft is not None:
+            if node.state is None or node.pending or node in built:
                 continue
+            built.add(node)
             ways = self._ways(node.state)
             node.draft = _common(ways)
+            end = self.end(node)
+            if end.draft is None:
+                end.draft = ()  # here something is chosen, or the answer is over
             todo += [self.after(node, way[: len(node.draft) + 1]) for way in ways]
 
 
@@ -132,31 +163,86 @@ def _common(ways: Sequence[Sequence[int]]) -> tuple[int, ...]:
     return tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
-class Trail:
-    """How answers to like questions went on from here, token by token."""
+class Place(NamedTuple):
+    """Where one request's answer stands."""
 
-    __slots__ = ("count", "next")
+    follower: Follower
+    node: Node
+    past: int
+    """A hash of what was asked and of every token that was chosen since."""
+    last: int = 0
+    """The last chosen tokens, ``TOKEN_BITS`` each."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.next: dict[int, Trail] = {}
 
-    def after(self, tokens: Iterable[int]) -> Trail:
-        """The trail that ``tokens`` lead to; they are remembered."""
-        trail = self
-        for token in tokens:
-            trail = trail.next.setdefault(token, Trail())
-            trail.count += 1
-        return trail
+class Memory:
+    """Which token was chosen where an answer was open: by answers to like questions that had gone
+    the same way, or else by any answer that had come the same way last.
 
-    def guess(self, limit: int) -> list[int]:
-        """Up to ``limit`` tokens: on the way that most answers went, as long as most went alike."""
+    Args:
+        limit: choices that are remembered, by context; the oldest are forgotten first.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._chosen: OrderedDict[int, int] = OrderedDict()
+        """By a hash of the context: the token, and in the lowest bits how often more than others it
+        was chosen. Numbers alone, so that the garbage collector has nothing to follow."""
+
+    def follow(self, place: Place, tokens: tuple[int, ...]) -> Place:
+        """Where ``tokens`` lead; what was chosen among them is remembered."""
+        follower, node, past, last = place
+        done = 0
+        while done < len(tokens):
+            forced = node.draft or follower.draft(node)
+            if forced:
+                some = tokens[done : done + len(forced)]
+                node = node.end if node.end and some == forced else follower.along(node, some)
+                done += len(forced)
+                continue
+            token = tokens[done]
+            if self._chosen.get(past) != token << COUNT_BITS | MOST:
+                self.count(past, token)
+                self.count(hash((node, last)), token)
+                self.count(hash((node, last & ONE)), token)
+            node = node.next.get(token) or follower.after(node, (token,))
+            past, last = hash((past, token)), (last << TOKEN_BITS | token) & ALL
+            done += 1
+        return Place(follower, node, past, last)
+
+    def guess(self, place: Place, limit: int) -> list[int]:
+        """Up to ``limit`` tokens: what is forced, and the choices that are remembered."""
+        follower, node, past, last = place
+        chosen = self.chosen
         found: list[int] = []
-        trail = self
-        while trail.next and len(found) < limit:
-            token, ahead = max(trail.next.items(), key=lambda item: item[1].count)
-            if 2 * ahead.count <= trail.count and len(trail.next) > 1:
+        while len(found) < limit:
+            forced = node.draft or follower.draft(node)
+            if forced:
+                found += forced
+                node = node.end or follower.end(node)
+                continue
+            if (token := chosen(past)) is None and (token := chosen(hash((node, last)))) is None:
+                token = chosen(hash((node, last & ONE)))
+            if token is None:
                 break
             found.append(token)
-            trail = ahead
-        return found
+            node = node.next.get(token) or follower.after(node, (token,))
+            past, last = hash((past, token)), (last << TOKEN_BITS | token) & ALL
+        return found[:limit]
+
+    def chosen(self, context: int) -> int | None:
+        """The token that is remembered for a context."""
+        vote = self._chosen.get(context)
+        return None if vote is None else vote >> COUNT_BITS
+
+    def count(self, context: int, token: int) -> None:
+        """Remember a token for a context: a majority vote in constant space (Boyer and Moore)."""
+        before, count = divmod(self._chosen.get(context, 0), MOST + 1)
+        if before == token:
+            count = min(count + 1, MOST)
+        elif count > 1:
+            token, count = before, count - 1
+        else:
+            count = 1
+        self._chosen[context] = token << COUNT_BITS | count
+        if len(self._chosen) > self._limit:
+            self._chosen.popitem(last=False)

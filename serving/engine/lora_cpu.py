@@ -58,12 +58,11 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
             chosen = rows if members is None else rows[members]
             offset = 0
             for a, b, size in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
-                product = (chosen @ a[slot, 0].T * scale) @ b[slot, 0].T
-                place = out[:, offset : offset + size]
+                place, low = out[:, offset : offset + size], chosen @ a[slot, 0].T
                 if members is None:
-                    place += product
+                    place.addmm_(low, b[slot, 0].T, alpha=scale)
                 else:
-                    place.index_add_(0, members, product)
+                    place.index_add_(0, members, low @ b[slot, 0].T, alpha=scale)
                 offset += size
 
 

@@ -14,7 +14,7 @@ ALLOWED = {
     "serving.engine": {"serving.engine", "serving.contract", "serving.startup"},
     "dataset": {"dataset", "serving.contract"},
     "finetune": {"finetune", "serving.contract"},
-    "loadtests": {"loadtests", "serving.contract"},
+    "loadtests": {"loadtests", "serving.contract", "serving.engine.drafter"},
 }
 """Layer to the layers it may import."""
 OURS = ("serving", "dataset", "finetune", "loadtests", "deploy", "tests")

@@ -5,19 +5,20 @@ from __future__ import annotations
 import itertools
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from vllm.config import VllmConfig
 
 from dataset.sources import SOURCES
 from serving.contract.output import Output, Tail
 from serving.contract.tasks import TASKS, Task
-from serving.engine.drafter import Drafts
-from serving.engine.drafts import Follower, token_bytes
+from serving.engine.drafter import Drafter, Drafts
+from serving.engine.drafts import Follower, Memory, token_bytes
 
 BASE = Path(__file__).parents[3] / "finetune" / "demo" / "base"
 LIMIT = 48
@@ -131,3 +132,97 @@ def test_token_bytes_spell_every_text(tokenizer: PreTrainedTokenizerBase) -> Non
         text = task.prompt(task.examples[0]) + "힣 \U0001f3cb"
         assert b"".join(table.get(t, b"?") for t in tokenizer.encode(text)) == text.encode()
     assert tokenizer.eos_token_id not in table
+
+
+@each_task
+@each_tail
+def test_a_run_that_is_cut_goes_on_in_the_same_tokens(
+    task: Task, tail: Tail, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Drafts shorter than what is forced: each next one takes up where the last ended."""
+    short = Drafts(tokenizer, 3, tail, memory=False)
+    request = task.examples[0]
+    output = task.output(request)
+    prompt = tokenizer.encode(task.prompt(request) + output.part(tail).prefix)
+    for seed in range(5):
+        text = written(output, output.sample(random.Random(seed)), tail)
+        answer = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+        for done in range(1, len(answer)):
+            tokens = np.array(prompt + answer[:done], dtype=np.int32)
+            draft = short.draft(tokens, 1)
+            assert draft == answer[done : done + len(draft)]
+
+
+@each_task
+def test_without_memory_earlier_answers_make_no_difference(
+    task: Task, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    forgetful = Drafts(tokenizer, LIMIT, "derive", memory=False)
+    request = task.examples[0]
+    output = task.output(request)
+    prompt = tokenizer.encode(task.prompt(request) + output.head)
+    text = output.decided(output.sample(random.Random(1)))
+    answer = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+    assert len({passes(forgetful, prompt, answer) for _ in range(3)}) == 1
+
+
+def test_memory_forgets_the_oldest_and_learns_what_has_changed() -> None:
+    memory = Memory(limit=2)
+    for context, token in ((1, 0), (2, 7), (3, 8)):
+        memory.count(context, token)
+    assert [memory.chosen(context) for context in (1, 2, 3)] == [None, 7, 8]
+    for _ in range(10):
+        memory.count(2, 7)
+    changed = []
+    for _ in range(4):
+        memory.count(2, 5)
+        changed.append(memory.chosen(2))
+    assert changed == [7, 7, 5, 5]
+
+
+class Config:
+    """What the drafter reads of vLLM's configuration."""
+
+    class speculative_config:
+        num_speculative_tokens = LIMIT
+
+    class model_config:
+        max_model_len = 2048
+        tokenizer = str(BASE)
+
+
+@pytest.mark.parametrize(
+    ("sampled", "lengths", "tokens"),
+    [
+        ([[5]], np.array([3], dtype=np.int64), np.zeros((1, 8), dtype=np.int32)),
+        ([[5]], np.array([3], dtype=np.int32), np.zeros(8, dtype=np.int32)),
+        ([5], np.array([3], dtype=np.int32), np.zeros((1, 8), dtype=np.int32)),
+        ([[5], [6]], np.array([3], dtype=np.int32), np.zeros((2, 8), dtype=np.int32)),
+        ([[5]], None, None),
+    ],
+)
+def test_arguments_of_another_shape_are_counted_and_leave_plain_decoding(
+    sampled: Any, lengths: Any, tokens: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    drafter = Drafter(cast(VllmConfig, Config))
+    drafter.load_model()
+    assert drafter.propose(sampled, lengths, tokens) == [[] for _ in sampled]
+    assert drafter.failures == 1
+    assert "the drafter failed, 1 times" in caplog.text
+
+
+def test_vllm_s_arguments_are_answered_row_by_row(tokenizer: PreTrainedTokenizerBase) -> None:
+    """A batch of two: one in the middle of its prefill, one that has just sampled."""
+    drafter = Drafter(cast(VllmConfig, Config))
+    drafter.load_model()
+    task = TASKS["rate"]
+    prompt = tokenizer.encode(task.prompt(task.examples[0]) + task.output(task.examples[0]).head)
+    row = [*prompt, *tokenizer.encode("60", add_special_tokens=False)]
+    tokens = np.zeros((4, 2048), dtype=np.int32)
+    tokens[1, : len(row)] = row
+    lengths = np.array([64, len(row), 0, 0], dtype=np.int32)
+    first, second = drafter.propose([[], row[len(prompt) :]], lengths, tokens)
+    assert first == [] and tokenizer.decode(second) == ',"increase_rate_week":'
+    lengths[1] = 2048
+    assert drafter.propose([[], [1]], lengths, tokens) == [[], []]
+    assert drafter.failures == 0

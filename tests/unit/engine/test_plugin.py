@@ -1,0 +1,49 @@
+"""What is changed inside vLLM is changed on one version alone."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import vllm
+from vllm.platforms import current_platform
+
+from serving.engine.plugin import LORA_WRAPPER, TESTED_VLLM, register
+
+PLATFORM = type(current_platform)
+ORIGINAL = "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU"
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM as it comes, and again afterwards."""
+    monkeypatch.setattr(PLATFORM, "get_punica_wrapper", classmethod(lambda _: ORIGINAL))
+    monkeypatch.setattr(PLATFORM, "is_cpu", lambda _: True)
+    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
+
+
+def test_this_environment_has_the_version_that_was_tested() -> None:
+    assert vllm.__version__ == TESTED_VLLM
+
+
+def test_lora_on_cpu_is_ours_on_the_tested_version(caplog: pytest.LogCaptureFixture) -> None:
+    register()
+    assert current_platform.get_punica_wrapper() == LORA_WRAPPER
+    assert not caplog.records
+
+
+def test_another_version_keeps_its_own_and_is_warned_about(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(vllm, "__version__", "0.33.0")
+    register()
+    assert current_platform.get_punica_wrapper() == ORIGINAL
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "0.33.0" in record.message and TESTED_VLLM in record.message
+
+
+def test_a_gpu_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PLATFORM, "is_cpu", lambda _: False)
+    register()
+    assert current_platform.get_punica_wrapper() == ORIGINAL
