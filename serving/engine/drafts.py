@@ -22,6 +22,9 @@ ONE, ALL = (1 << TOKEN_BITS) - 1, (1 << 3 * TOKEN_BITS) - 1
 COUNT_BITS = 2
 MOST = (1 << COUNT_BITS) - 1
 """Votes are counted up to this: what has changed is learned anew within a few requests."""
+MOST_VAGUE = 3
+"""A guess goes no further than so many choices for which no like question is remembered: beyond,
+too many tokens are verified in vain."""
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
@@ -212,7 +215,7 @@ class Memory:
     def guess(self, place: Place, limit: int) -> list[int]:
         """Up to ``limit`` tokens: what is forced, and the choices that are remembered."""
         follower, node, past, last = place
-        chosen = self.chosen
+        chosen, vague = self.chosen, 0
         found: list[int] = []
         while len(found) < limit:
             forced = node.draft or follower.draft(node)
@@ -220,8 +223,11 @@ class Memory:
                 found += forced
                 node = node.end or follower.end(node)
                 continue
-            if (token := chosen(past)) is None and (token := chosen(hash((node, last)))) is None:
-                token = chosen(hash((node, last & ONE)))
+            if (token := chosen(past)) is None and vague < MOST_VAGUE:
+                vague += 1
+                token = chosen(hash((node, last)))
+                if token is None:
+                    token = chosen(hash((node, last & ONE)))
             if token is None:
                 break
             found.append(token)
