@@ -14,7 +14,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test lint environment dataset demo-model full-size evaluate figures lock clean
+.PHONY: help serve test lint environment dataset demo-model full-size evaluate figures bench bench-gpu lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,12 @@ evaluate: $(VENV)/.installed ## score the adapters through vLLM; scores go into 
 
 figures: $(VENV)/.installed ## measure the README's figures in a fresh clone and write them into it
 	@$(BIN)/python -m loadtests.figures
+
+bench: $(VENV)/.installed full-size ## compare with Hugging Face and plain vLLM, demo and full size (an hour)
+	@$(BIN)/python -m loadtests.bench --plan demo full-size full-size-fp32
+
+bench-gpu: $(VENV)/.installed full-size ## the same on a GPU, up to 512 requests at once
+	@$(BIN)/python -m loadtests.bench --plan gpu
 
 # Needs network. FIND_LINKS may name a folder with the CPU build of torch.
 lock: ## renew requirements/*.txt from pyproject.toml

@@ -80,6 +80,8 @@ ALL = ("transformers", "vllm", "vllm-lora", "ngram", "forced", "ours")
 BOTH_CORES = {"VLLM_CPU_OMP_THREADS_BIND": "0-1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
 """Left to itself vLLM computes on one of two cores and keeps the other for its scheduler. Hugging
 Face takes both, and at full size so does every peer here."""
+SMALL_CACHE = {"ENGINE_CPU_KV_CACHE_GIB": "1"}
+"""So that all peers fit into memory together."""
 PLANS = {
     "demo": Plan(
         "demo",
@@ -90,16 +92,31 @@ PLANS = {
             Group("month, rates given", ("vllm", "ngram", "forced", "ours"), (1, 32), 8, 2),
         ),
         warm_up=200,
+        variables=SMALL_CACHE,
     ),
     "full-size": Plan(
         "full-size stand-in",
         FULL_SIZE,
         (
             Group("rate", ("transformers", "vllm", "ngram", "ours"), (1,), 20, 3),
-            Group("rate", ("vllm", "ngram", "ours"), (8, 32, 64), 20, 1),
+            Group(
+                "rate",
+                ("vllm", "ngram", "ours"),
+                (8, 32, 64),
+                20,
+                1,
+                only={"ngram": (8,)},
+            ),
         ),
         warm_up=100,
-        variables={**BOTH_CORES, "ENGINE_CPU_KV_CACHE_GIB": "1"},
+        variables={**BOTH_CORES, **SMALL_CACHE},
+    ),
+    "full-size-fp32": Plan(
+        "full-size stand-in",
+        FULL_SIZE,
+        (Group("rate", ("transformers-fp32", "ours"), (1,), 20, 2),),
+        warm_up=100,
+        variables={**BOTH_CORES, **SMALL_CACHE},
     ),
     "gpu": Plan(
         "full-size stand-in",
