@@ -87,8 +87,8 @@ PLANS = {
         "demo",
         DEMO,
         (
-            Group("rate", ALL, (1, 8, 32, 64), 8, 3),
-            Group("rate", ("adapter", "base"), (32,), 8, 6),
+            Group("rate", ALL, (1, 8, 32, 64), 6, 2),
+            Group("rate", ("adapter", "base"), (32,), 6, 8),
             Group("month, rates given", ("vllm", "ngram", "forced", "ours"), (1, 32), 8, 2),
         ),
         warm_up=200,
@@ -97,15 +97,22 @@ PLANS = {
     "full-size": Plan(
         "full-size stand-in",
         FULL_SIZE,
+        (Group("rate", ("transformers", "vllm", "ngram", "ours"), (1,), 20, 2),),
+        warm_up=100,
+        variables={**BOTH_CORES, **SMALL_CACHE},
+    ),
+    # Not plain vLLM's own LoRA on CPU: with 8 prompts in a batch it took 10 GB and was killed.
+    "full-size-many": Plan(
+        "full-size stand-in",
+        FULL_SIZE,
         (
-            Group("rate", ("transformers", "vllm", "ngram", "ours"), (1,), 20, 3),
             Group(
                 "rate",
-                ("vllm", "ngram", "ours"),
+                ("vllm-lora", "ngram-lora", "ours"),
                 (8, 32, 64),
                 20,
                 1,
-                only={"ngram": (8,)},
+                only={"ngram-lora": (8,)},
             ),
         ),
         warm_up=100,
@@ -157,11 +164,9 @@ class Answers:
             "p95_seconds": round(ordered[min(number - 1, int(number * 0.95))], 4),
             "requests_per_second": round(statistics.median(self.rates), 3),
             "requests_per_second_by_round": [round(rate, 3) for rate in self.rates],
-            # Every pass yields one token that was not drafted, the prefill the first.
-            "passes_per_request": round((generated - self.counted[ACCEPTED]) / number, 2),
             "tokens_per_request": round(generated / number, 1),
             "accepted_share": round(self.counted[ACCEPTED] / (self.counted[DRAFTED] or 1), 4),
-            "steps": self.counted[STEPS],
+            "steps_per_request": round(self.counted[STEPS] / number, 2) if peer.metrics else None,
         }
 
 
@@ -235,7 +240,9 @@ async def measure_group(
                 chance = Random(f"{SEED} {number} {turn} {level}")
                 into = found[peer.name, level]
                 await block(session, peer, group.asked, level, group.seconds, level, chance, into)
-                print(f"{group.asked}, {level} at once, {peer.name}: {into.summary(peer)}")
+                print(
+                    f"{group.asked}, {level} at once, {peer.name}: {into.summary(peer)}", flush=True
+                )
     by_name = {peer.name: peer for peer in peers}
     return [
         {"asked": group.asked, "peer": name, "level": level, **answers.summary(by_name[name])}
@@ -272,9 +279,7 @@ def main() -> None:
         names = [peer for peer in WORDS if any(peer in group.peers for group in plan.groups)]
         drafter = drafter_cost.measure(plan.folder / "base")
         with tempfile.TemporaryDirectory() as logs, ExitStack() as running:
-            model = Model(
-                plan.folder / "base", plan.folder / "adapters", "bfloat16", plan.variables
-            )
+            model = Model(plan.folder / "base", plan.folder / "adapters", plan.variables)
             peers = start(names, model, Path(logs), running)
             found = asyncio.run(measure(plan, peers))
         figures = {**setting(plan.name, plan.folder / "base"), "drafter": drafter}

@@ -39,12 +39,20 @@ def _table(measured: Sequence[dict[str, Any]], asked: str) -> str:
         cells.append(
             [
                 words,
-                f"{first['passes_per_request']:.1f}, {first['tokens_per_request']:.0f}",
+                f"{_passes(first)}, {first['tokens_per_request']:.0f}",
                 f"{correct:,} of {requests:,}",
                 *(_cell(by_level.get(level)) for level in levels),
             ]
         )
     return markdown(head, cells)
+
+
+def _passes(row: dict[str, Any]) -> str:
+    """Forward passes a request: the engine's steps, as long as no two requests share one."""
+    steps = row["steps_per_request"]
+    if steps is None:  # Hugging Face: one for each token
+        steps = row["tokens_per_request"]
+    return f"{steps:.1f}" if row["level"] == 1 else "-"
 
 
 def _cell(row: dict[str, Any] | None) -> str:

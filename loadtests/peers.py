@@ -35,7 +35,7 @@ NGRAM = {
     "prompt_lookup_min": 1,
     "prompt_lookup_max": 4,
 }
-"""The fastest of five settings that were tried on ``rate`` (5, 8 and 16 tokens; 1 to 3 at least)."""
+"""The fastest of five that were tried: 5, 8 and 16 tokens, matches of 1 to 3 tokens at least."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +216,7 @@ WORDS = {
     "vllm": "vLLM, JSON schema",
     "vllm-lora": "the same, our LoRA on CPU",
     "ngram": "vLLM, JSON schema, n-gram speculation",
+    "ngram-lora": "the same, our LoRA on CPU",
     "forced": "ours, drafts of forced text alone",
     "ours": "ours",
     "adapter": "our engine, adapter",
@@ -249,8 +250,8 @@ def start(names: Sequence[str], model: Model, logs: Path, running: ExitStack) ->
             url = running.enter_context(first_version(model, log, PRECISIONS[name]))
             peers.append(Peer(name, url, None, whole(schema=False), whole_correct))
         else:
-            options = ["--speculative-config", json.dumps(NGRAM)] if name == "ngram" else []
-            plugins = "routine" if name == "vllm-lora" else ""
+            options = ["--speculative-config", json.dumps(NGRAM)] if "ngram" in name else []
+            plugins = "routine" if name.endswith("-lora") else ""
             log = logs / f"{name}.log"
             url = running.enter_context(plain_vllm(stacks["on"], log, options, plugins))
             peers.append(Peer(name, url, url, whole(schema=True), whole_correct))
