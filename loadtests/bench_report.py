@@ -18,8 +18,7 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
         parts.append(setting_line(result))
         asked = list(dict.fromkeys(row["asked"] for row in result["measured"]))
         parts += [_table(result["measured"], one) for one in asked]
-        parts.append(sentence(result["drafter"]))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, sentence(results[0]["drafter"])])
 
 
 def _table(measured: Sequence[dict[str, Any]], asked: str) -> str:
@@ -69,36 +68,43 @@ def _seconds(value: float) -> str:
 
 
 def picture(results: Sequence[dict[str, Any]], path: Path) -> None:
-    """Latency one at a time and requests a second over requests at once, a row of panels for each
-    run (``rate`` requests)."""
+    """Latency one at a time, and requests a second over requests at once, a row of panels for each
+    model (``rate`` requests). Where several runs measured a peer, the first is shown."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
+    models: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
+    for result in results:
+        rows = models.setdefault(result["model"], {})
+        for row in result["measured"]:
+            if row["asked"] == "rate":
+                rows.setdefault((row["peer"], row["level"]), row)
     figure, panels = pyplot.subplots(
-        len(results), 2, figsize=(11, 3.6 * len(results)), squeeze=False, layout="constrained"
+        len(models), 2, figsize=(13, 3.4 * len(models)), squeeze=False, layout="constrained"
     )
-    for result, (left, right) in zip(results, panels, strict=True):
-        shown = [row for row in result["measured"] if row["asked"] == "rate"]
-        alone = {row["peer"]: row for row in shown if row["level"] == 1}
+    for (model, rows), (left, right) in zip(models.items(), panels, strict=True):
+        shown = rows.values()
+        alone = {peer: row for (peer, level), row in rows.items() if level == 1}
         names = [name for name in WORDS if name in alone][::-1]
         times = [alone[name]["p50_seconds"] for name in names]
         bars = left.barh([WORDS[name] for name in names], times, color="#4878a8")
         left.bar_label(bars, [f" {_seconds(value)}" for value in times])
         left.set(xscale="log", xlabel="seconds at the median, one request at a time")
         left.set_xlim(min(times) / 2, max(times) * 4)
-        left.set_title(result["model"], loc="left", fontsize=10)
-        for name in names[::-1]:
+        left.set_title(model, loc="left", fontsize=10)
+        for name, words in WORDS.items():
             line = sorted(
                 (r["level"], r["requests_per_second"]) for r in shown if r["peer"] == name
             )
-            right.plot(*zip(*line, strict=True), marker="o", label=WORDS[name])
+            if len(line) > 1:
+                right.plot(*zip(*line, strict=True), marker="o", label=words)
         right.set(xscale="log", yscale="log", xlabel="requests at once", ylabel="requests a second")
         levels = sorted({row["level"] for row in shown})
         right.set_xticks(levels, map(str, levels))
         right.minorticks_off()
         right.grid(alpha=0.3)
-        right.legend(fontsize=7)
+        right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -45,9 +45,11 @@ async def test_answers_are_byte_for_byte_those_of_plain_decoding(
     assert sum(one == other for one, other in zip(ours, theirs, strict=True)) == PROFILES
 
 
-@pytest.mark.parametrize(("task", "most_passes"), [("rate", 4), ("month", 24)])
+@pytest.mark.parametrize(
+    ("task", "most_passes", "accepted"), [("rate", 3, 0.9), ("month", 16, 0.5)]
+)
 async def test_fewer_passes_than_decisions_once_some_were_answered(
-    task: str, most_passes: float, stack: Stack
+    task: str, most_passes: float, accepted: float, stack: Stack
 ) -> None:
     """A request's passes are its prefill and one a draft: every later step has a draft."""
     asked = requests(task)[:200]
@@ -61,7 +63,7 @@ async def test_fewer_passes_than_decisions_once_some_were_answered(
     assert passes < most_passes
     assert (
         counted["vllm:spec_decode_num_accepted_tokens_total"]
-        > 0.9 * (counted["vllm:spec_decode_num_draft_tokens_total"])
+        > accepted * (counted["vllm:spec_decode_num_draft_tokens_total"])
     )
 
 
