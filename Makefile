@@ -70,7 +70,7 @@ figures: $(VENV)/.installed ## measure the README's figures in a fresh clone and
 	@$(BIN)/python -m loadtests.figures
 
 bench: $(VENV)/.installed full-size ## compare with Hugging Face and plain vLLM, demo and full size (an hour)
-	@$(BIN)/python -m loadtests.bench --plan demo full-size full-size-fp32 full-size-many
+	@$(BIN)/python -m loadtests.bench --plan demo lora full-size full-size-fp32 full-size-many
 
 bench-gpu: $(VENV)/.installed full-size ## the same on a GPU, up to 512 requests at once
 	@$(BIN)/python -m loadtests.bench --plan gpu

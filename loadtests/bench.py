@@ -88,12 +88,12 @@ PLANS = {
         DEMO,
         (
             Group("rate", ALL, (1, 8, 32, 64), 6, 2),
-            Group("rate", ("adapter", "base"), (32,), 6, 8),
             Group("month, rates given", ("vllm", "ngram", "forced", "ours"), (1, 32), 8, 2),
         ),
         warm_up=200,
         variables=SMALL_CACHE,
     ),
+    "lora": Plan("demo", DEMO, (Group("rate", ("adapter", "base"), (32,), 5, 16),), warm_up=3),
     "full-size": Plan(
         "full-size stand-in",
         FULL_SIZE,
