@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from loadtests.stack import free_port
 from serving.contract.lock import Lock, LockError, sha256
 from serving.contract.tasks import TASKS
 from serving.engine.command import arguments, environment
@@ -166,7 +167,12 @@ def test_a_lock_file_that_cannot_be_read_is_named(text: str | None, tmp_path: Pa
 def start(**variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "serving.engine"],
-        env={"PATH": "/usr/bin", "HF_ENDPOINT": "http://127.0.0.1:9", **variables},
+        env={
+            "PATH": "/usr/bin",
+            "HF_ENDPOINT": "http://127.0.0.1:9",
+            "ENGINE_PORT": str(free_port()),  # the default one may be in use
+            **variables,
+        },
         capture_output=True,
         text=True,
         timeout=120,
