@@ -52,13 +52,12 @@ def export_base(base: str, served_name: str, out: Path) -> BaseEntry:
                 f"{base} is neither a folder nor in the Hugging Face cache"
             ) from error
         revision = source.name
-    locked = sorted({path.name for pattern in BASE_FILES for path in source.glob(pattern)})
-    if "config.json" not in locked or not any(n.endswith((".safetensors", ".bin")) for n in locked):
+    files = base_files(source)
+    if "config.json" not in files or not any(n.endswith((".safetensors", ".bin")) for n in files):
         raise ExportError(f"{source} has no config.json or no weights")
     if revision is None:
-        for name in [*locked, *(name for name in COPIED if (source / name).exists())]:
+        for name in [*files, *(name for name in COPIED if (source / name).exists())]:
             _copy(source / name, out / "base" / name)
-    files = {name: sha256(source / name) for name in locked}
     return BaseEntry(name=served_name, revision=revision, files=files)
 
 
@@ -73,15 +72,26 @@ def export_adapter(folder: Path, base_name: str, out: Path) -> AdapterEntry:
     task, target = TASKS[folder.name], out / folder.name
     for file in (WEIGHTS, CONFIG, SHOWN):
         _copy(folder / file, target / file)
-    config = json.loads((target / CONFIG).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = base_name
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    (target / CONFIG).write_text(text, encoding="utf-8")
     return AdapterEntry(
-        files={file: sha256(target / file) for file in (WEIGHTS, CONFIG)},
+        files=name_base(target, base_name),
         prompt=task.prompt_fingerprint(),
         output=task.output_fingerprint(),
     )
+
+
+def base_files(folder: Path) -> dict[str, str]:
+    """SHA-256 by name of a base's files that the lock names."""
+    names = sorted({path.name for pattern in BASE_FILES for path in folder.glob(pattern)})
+    return {name: sha256(folder / name) for name in names}
+
+
+def name_base(folder: Path, base_name: str) -> dict[str, str]:
+    """Write a base's name into an adapter's configuration; return SHA-256 by name of its files."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base_name
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    return {file: sha256(folder / file) for file in (WEIGHTS, CONFIG)}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -23,7 +23,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from serving.contract.lock import BASE_FILES, CONFIG, WEIGHTS, Lock, LockError, sha256
+from finetune.export import base_files, name_base
+from serving.contract.lock import CONFIG, WEIGHTS, Lock, LockError
 
 OUTPUT_PROJECTIONS = ("attention.dense", "mlp.dense_4h_to_h")
 """Through these alone a layer adds to the residual stream."""
@@ -112,22 +113,16 @@ def widen_export(source: Path, out: Path, size: Size) -> Lock:
     for name in COPIED:
         shutil.copyfile(source / "base" / name, base / name)
     _widen_file(source / "base" / "model.safetensors", base / "model.safetensors", layers, size)
-    files = sorted({path.name for pattern in BASE_FILES for path in base.glob(pattern)})
     entries = {}
     for name, entry in lock.adapters.items():
         folder = adapters / name
         folder.mkdir(parents=True, exist_ok=True)
         _widen_file(source / "adapters" / name / WEIGHTS, folder / WEIGHTS, layers, size)
-        settings = json.loads((source / "adapters" / name / CONFIG).read_text(encoding="utf-8"))
-        settings["base_model_name_or_path"] = out.name
-        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
-        (folder / CONFIG).write_text(text, encoding="utf-8")
-        hashes = {file: sha256(folder / file) for file in (WEIGHTS, CONFIG)}
+        shutil.copyfile(source / "adapters" / name / CONFIG, folder / CONFIG)
+        hashes = name_base(folder, out.name)
         entries[name] = entry.model_copy(update={"files": hashes, "scores": None})
     written = Lock(
-        base=lock.base.model_copy(
-            update={"name": out.name, "files": {name: sha256(base / name) for name in files}}
-        ),
+        base=lock.base.model_copy(update={"name": out.name, "files": base_files(base)}),
         adapters=entries,
     )
     written.save(adapters)
