@@ -182,7 +182,7 @@ class Memory:
     the same way, or else by any answer that had come the same way last.
 
     Args:
-        limit: choices that are remembered, by context; the oldest are forgotten first.
+        limit: choices that are remembered, by context; the oldest are forgotten first. 0 for none.
     """
 
     def __init__(self, limit: int) -> None:
@@ -203,7 +203,7 @@ class Memory:
                 done += len(forced)
                 continue
             token = tokens[done]
-            if self._chosen.get(past) != token << COUNT_BITS | MOST:
+            if self._limit and self._chosen.get(past) != token << COUNT_BITS | MOST:
                 self.count(past, token)
                 self.count(hash((node, last)), token)
                 self.count(hash((node, last & ONE)), token)
