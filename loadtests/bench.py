@@ -23,25 +23,24 @@ from random import Random
 from typing import Any
 
 import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests import drafter_cost
 from loadtests.bench_report import picture, tables
+from loadtests.counters import difference, engine_counters
 from loadtests.drawn import ASKED, drawn
 from loadtests.peers import WORDS, Model, Peer, start
-from loadtests.report import RESULTS, save, setting, show
+from loadtests.report import RESULTS, percentile, save, setting, show
 from loadtests.stack import ROOT
 from serving.contract.tasks import TASKS
 
 SEED = 4_2026
 FULL_SIZE = ROOT / "finetune" / "runs" / "full-size"
 DEMO = ROOT / "finetune" / "demo"
-GENERATED, ACCEPTED, DRAFTED, STEPS, SUCCEEDED = (
-    "vllm:generation_tokens",
-    "vllm:spec_decode_num_accepted_tokens",
-    "vllm:spec_decode_num_draft_tokens",
-    "vllm:iteration_tokens_total",
-    "vllm:request_success",
+GENERATED, ACCEPTED, DRAFTED, STEPS = (
+    "vllm:generation_tokens_total",
+    "vllm:spec_decode_num_accepted_tokens_total",
+    "vllm:spec_decode_num_draft_tokens_total",
+    "vllm:iteration_tokens_total_count",
 )
 
 
@@ -76,7 +75,6 @@ class Plan:
     """For our stack's environment, and so for every vLLM peer's."""
 
 
-ALL = ("transformers", "vllm", "vllm-lora", "ngram", "forced", "ours")
 BOTH_CORES = {"VLLM_CPU_OMP_THREADS_BIND": "0-1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
 """Left to itself vLLM computes on one of two cores and keeps the other for its scheduler. Hugging
 Face takes both, and at full size so does every peer here."""
@@ -87,7 +85,13 @@ PLANS = {
         "demo",
         DEMO,
         (
-            Group("rate", ALL, (1, 8, 32, 64), 6, 2),
+            Group(
+                "rate",
+                ("transformers", "vllm", "vllm-lora", "ngram", "forced", "ours"),
+                (1, 8, 32, 64),
+                6,
+                2,
+            ),
             Group("month, rates given", ("vllm", "ngram", "forced", "ours"), (1, 32), 8, 2),
         ),
         warm_up=200,
@@ -129,7 +133,14 @@ PLANS = {
         "full-size stand-in",
         FULL_SIZE,
         (
-            Group("rate", ALL, (1, 8, 32, 64, 128, 256, 512), 10, 3, only={"transformers": (1,)}),
+            Group(
+                "rate",
+                ("transformers", "vllm", "ngram", "forced", "ours"),
+                (1, 8, 32, 64, 128, 256, 512),
+                10,
+                3,
+                only={"transformers": (1,)},
+            ),
             Group("rate", ("adapter", "base"), (32, 256), 10, 3),
             Group("month, rates given", ("vllm", "ngram", "ours"), (1, 64, 256), 10, 2),
         ),
@@ -155,35 +166,19 @@ class Answers:
 
     def summary(self, peer: Peer) -> dict[str, Any]:
         """For the result file."""
-        ordered, number = sorted(self.seconds), len(self.seconds)
+        number = len(self.seconds)
         generated = self.counted[GENERATED] if peer.metrics else self.tokens
         return {
             "requests": number,
             "correct": self.correct,
-            "p50_seconds": round(statistics.median(ordered), 4),
-            "p95_seconds": round(ordered[min(number - 1, int(number * 0.95))], 4),
+            "p50_seconds": round(statistics.median(self.seconds), 4),
+            "p95_seconds": round(percentile(self.seconds, 95), 4),
             "requests_per_second": round(statistics.median(self.rates), 3),
             "requests_per_second_by_round": [round(rate, 3) for rate in self.rates],
             "tokens_per_request": round(generated / number, 1),
             "accepted_share": round(self.counted[ACCEPTED] / (self.counted[DRAFTED] or 1), 4),
             "steps_per_request": round(self.counted[STEPS] / number, 2) if peer.metrics else None,
         }
-
-
-async def counters(session: aiohttp.ClientSession, peer: Peer) -> dict[str, float]:
-    """The engine's counters by name, summed over labels."""
-    if peer.metrics is None:
-        return {}
-    async with session.get(f"{peer.metrics}/metrics") as response:
-        text = await response.text()
-    return {
-        family.name: sum(
-            sample.value
-            for sample in family.samples
-            if sample.name in (f"{family.name}_total", f"{family.name}_count")
-        )
-        for family in text_string_to_metric_families(text)
-    }
 
 
 async def block(
@@ -199,7 +194,7 @@ async def block(
     """``level`` clients for ``seconds``, and until ``least`` requests were asked."""
     name, request_of = ASKED[asked]
     task = TASKS[name]
-    before = await counters(session, peer)
+    before = await engine_counters(peer.metrics) if peer.metrics else {}
     begin = time.perf_counter()
     requests = 0
 
@@ -220,9 +215,9 @@ async def block(
 
     await asyncio.gather(*(client() for _ in range(level)))
     into.rates.append(requests / (time.perf_counter() - begin))
-    after = await counters(session, peer)
-    for counter, value in after.items():
-        into.counted[counter] += value - before.get(counter, 0)
+    after = await engine_counters(peer.metrics) if peer.metrics else {}
+    for counter, value in difference(after, before).items():
+        into.counted[counter] += value
 
 
 async def measure_group(

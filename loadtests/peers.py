@@ -12,8 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,9 +20,10 @@ from typing import Any
 
 import psutil
 
-from loadtests.stack import MARK, READY_SECONDS, ROOT, STOP_SECONDS, Stack, free_port
+from loadtests.stack import MARK, ROOT, STOP_SECONDS, Stack, free_port, wait_answer
 from serving.contract.lock import Lock
 from serving.contract.output import OutputError
+from serving.contract.pieces import encode
 from serving.contract.tasks import Task
 
 ENGINE = "vllm.entrypoints"
@@ -97,8 +96,7 @@ def whole_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
     """Whether the text that a model wrote makes an answer that breaks no rule."""
     output = task.output(request)
     try:
-        document = json.loads(answer["choices"][0]["text"])
-        values = output.parse(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+        values = output.parse(encode(json.loads(answer["choices"][0]["text"])))
     except (ValueError, OutputError):
         return False
     return not task.check(request, json.loads(task.render(request, values)))
@@ -158,17 +156,9 @@ def served(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + READY_SECONDS
+    url = f"http://127.0.0.1:{port}"
     try:
-        while True:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"{' '.join(command[:6])} did not start:\n{log.read_text()[-3000:]}"
-                )
-            with suppress(OSError):
-                urllib.request.urlopen(f"{url}/health", timeout=2).close()
-                break
-            time.sleep(0.5)
+        wait_answer(f"{url}/health", process, log)
         yield url
     finally:
         with suppress(ProcessLookupError):

@@ -54,6 +54,11 @@ def setting_line(figures: dict[str, Any]) -> str:
     )
 
 
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The value that so many percent of ``values`` lie below."""
+    return sorted(values)[len(values) * percent // 100]
+
+
 def _version(*names: str) -> str:
     """The version of the first of ``names`` that is installed."""
     for name in names:

@@ -28,6 +28,20 @@ def free_port() -> int:
         return port
 
 
+def wait_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> float:
+    """Seconds until ``url`` answers 200; ``process``, which writes ``log``, must stay alive."""
+    start = time.monotonic()
+    while True:
+        waited = time.monotonic() - start
+        assert process.poll() is None, f"ended early:\n{log.read_text()[-5000:]}"
+        assert waited < READY_SECONDS, f"not ready:\n{log.read_text()[-5000:]}"
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            return waited
+        except OSError:
+            time.sleep(0.2)
+
+
 @dataclass
 class Stack:
     """``make serve`` on its own ports; every process it starts carries ``mark``."""
@@ -59,17 +73,9 @@ class Stack:
 
     def wait_ready(self) -> float:
         """Seconds until /readyz answers 200."""
-        start = time.monotonic()
-        while True:
-            waited = time.monotonic() - start
-            assert self.process.poll() is None, f"ended early:\n{self.log.read_text()[-5000:]}"
-            assert waited < READY_SECONDS, f"not ready:\n{self.log.read_text()[-5000:]}"
-            try:
-                urllib.request.urlopen(f"{self.url}/readyz", timeout=2).close()
-                self.processes()  # learn the sessions while every process still has its parent
-                return waited
-            except OSError:
-                time.sleep(0.2)
+        waited = wait_answer(f"{self.url}/readyz", self.process, self.log)
+        self.processes()  # learn the sessions while every process still has its parent
+        return waited
 
     def processes(self) -> dict[int, str]:
         """What runs of this stack: process id to command line.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import aiohttp
 from pydantic import BaseModel
@@ -36,23 +35,3 @@ async def ask_all(
 
     async with aiohttp.ClientSession(url) as session:
         return await asyncio.gather(*(one(session, request) for request in asked))
-
-
-async def engine_counters(engine_url: str) -> dict[str, float]:
-    """vLLM's own counters by name, summed over labels."""
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"{engine_url}/metrics") as response,
-    ):
-        lines = (await response.text()).splitlines()
-    counters: dict[str, float] = {}
-    for line in lines:
-        if line.startswith("vllm:"):
-            name = line.partition("{")[0]
-            counters[name] = counters.get(name, 0) + float(line.rpartition(" ")[2])
-    return counters
-
-
-def difference(after: dict[str, Any], before: dict[str, Any]) -> dict[str, float]:
-    """What was counted in between."""
-    return {name: after[name] - before.get(name, 0) for name in after}

@@ -23,6 +23,7 @@ from dataset.coach_rate import coach_rate
 from dataset.generate import split_of
 from dataset.profiles import profiles
 from dataset.sources import SOURCES
+from loadtests.counters import engine_counters
 from loadtests.stack import Stack
 from serving.contract.month import MonthRequest, with_rates
 from serving.contract.profile import PUBLISHED, Profile
@@ -30,7 +31,7 @@ from serving.contract.tasks import TASKS
 from serving.gateway.readiness import HOSTILE
 from tests.bad_requests import BAD, CASES, GOOD
 from tests.e2e import asking
-from tests.e2e.asking import ask_text, engine_counters
+from tests.e2e.asking import ask_text
 from tests.oracle import faults
 from tests.oracle_month import month_faults
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from dataset.sources import SOURCES
+from loadtests.counters import difference, engine_counters
 from loadtests.stack import Stack
-from tests.e2e.asking import ask_all, difference, engine_counters
+from tests.e2e.asking import ask_all
 
 UNSEEN_SEED = 44
 PROFILES = 1000

@@ -1,0 +1,29 @@
+"""vLLM's own counters, read before and after."""
+
+from __future__ import annotations
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+Counters = dict[str, float]
+"""By name, as in the exposition format (``vllm:generation_tokens_total``), summed over labels."""
+
+
+async def engine_counters(engine_url: str) -> Counters:
+    """What an engine has counted since it started."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{engine_url}/metrics") as response,
+    ):
+        text = await response.text()
+    found: Counters = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name.startswith("vllm:"):
+                found[sample.name] = found.get(sample.name, 0) + sample.value
+    return found
+
+
+def difference(after: Counters, before: Counters) -> Counters:
+    """What was counted in between."""
+    return {name: after[name] - before.get(name, 0) for name in after}
