@@ -60,6 +60,8 @@ class FakeEngine:
     gate: asyncio.Event | None = None
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     finished: int = 0
+    checks: int = 0
+    missed_checks: int = 0
     calls: list[Call] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
@@ -68,6 +70,10 @@ class FakeEngine:
         return self.served
 
     async def healthy(self) -> bool:
+        self.checks += 1
+        if self.missed_checks:
+            self.missed_checks -= 1
+            return False
         return self.error is None
 
     async def complete(

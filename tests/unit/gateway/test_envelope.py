@@ -17,6 +17,7 @@ from serving.contract import rate
 from serving.contract.profile import PUBLISHED
 from serving.gateway.app import create_app
 from serving.gateway.errors import EngineRefused, EngineUnavailable
+from serving.gateway.readiness import MISSED_CHECKS
 from serving.gateway.settings import GatewaySettings
 from tests.bad_requests import GOOD
 from tests.oracle import faults
@@ -243,6 +244,20 @@ def test_readiness_follows_the_engine_down_and_up_again(
     engine.error = None
     wait_ready(client)
     assert "routine_ready 1.0" in client.get("/metrics").text
+
+
+def test_a_busy_engine_that_misses_two_checks_stays_ready(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    wait_ready(client)
+    asked = len(engine.calls)
+    for _ in range(2):
+        engine.missed_checks = MISSED_CHECKS - 1
+        seen, deadline = engine.checks, time.monotonic() + 5
+        while engine.checks < seen + MISSED_CHECKS:
+            assert client.get("/readyz").status_code == 200
+            assert time.monotonic() < deadline
+    assert len(engine.calls) == asked
 
 
 def test_completions_pass_through_byte_for_byte(client: TestClient, engine: FakeEngine) -> None:
