@@ -11,6 +11,7 @@ from serving.contract.lock import Lock
 from serving.engine.settings import EngineSettings
 
 DRAFTER = "serving.engine.drafter.Drafter"
+IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values vLLM 0.32 takes for --max-lora-rank."""
 
@@ -55,6 +56,11 @@ def arguments(settings: EngineSettings, base: Path, lock: Lock, rank: int, gpu: 
         # Requests that differ in what their last lines say share the cache of what comes before,
         # in whole blocks. vLLM's block on CPU, 128 tokens, is longer than our prompts.
         options["--block-size"] = 32
+        # The model runs in the engine core's process. vLLM's own choice on CPU is a worker process;
+        # the two wait for each other busily, on two cores that others need (vllm/platforms/cpu.py,
+        # vllm/distributed/device_communicators/shm_broadcast.py). Named by its class because the
+        # short name is overruled.
+        options["--distributed-executor-backend"] = IN_PROCESS
     command = [sys.executable, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--disable-uvicorn-access-log", "--enable-lora", "--lora-modules", *modules]
     for name, value in options.items():
@@ -75,6 +81,9 @@ def environment(settings: EngineSettings, gpu: bool) -> dict[str, str]:
     }
     if not gpu:
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(settings.engine_cpu_kv_cache_gib)
+        # What vLLM sets for its worker processes (vllm/utils/ompmultiprocessing.py): threads that
+        # found no work leave the core after 5 ms.
+        variables |= {"KMP_BLOCKTIME": "5", "KMP_TPAUSE": "0"}
         preload = [*map(str, _cpu_libraries()), os.environ.get("LD_PRELOAD", "")]
         variables["LD_PRELOAD"] = ":".join(filter(None, preload))
     return variables

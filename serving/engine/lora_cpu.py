@@ -8,14 +8,24 @@ only ones our adapters have; everything else stays vLLM's.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-Group = tuple[int, Tensor | None]
-"""An adapter's slot and its rows (int64 of shape (rows,)); None for all rows."""
+from serving.engine.batch_cpu import padded
+
+
+class Group(NamedTuple):
+    """The rows of a batch that have one adapter."""
+
+    slot: int
+    """The adapter's."""
+    rows: Tensor | None
+    """int64 of shape (padded size,), the last one repeated; None for the whole batch."""
+    number: int
+    """How many, the repeated ones left out."""
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
@@ -45,7 +55,8 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         """Add ``x @ A.T * scale @ B.T`` to each row of ``y``, with the row's own adapter.
 
         Args:
-            y: output, changed in place; (..., sum of output_slices) with as many rows as ``x``.
+            y: output, changed in place; (..., sum of output_slices) with as many rows as ``x``,
+                those of the batch first. What is added to rows past them does not matter.
             x: input; (..., in).
             lora_a_stacked: by slice, weights of all slots; (slots, 1, rank, in).
             lora_b_stacked: by slice; (slots, 1, out, rank).
@@ -54,7 +65,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
             buffer: not used.
         """
         rows, out = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
-        for slot, members in self._groups:
+        for slot, members, number in self._groups:
             chosen = rows if members is None else rows[members]
             offset = 0
             for a, b, size in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
@@ -62,7 +73,8 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
                 if members is None:
                     place.addmm_(low, b[slot, 0].T, alpha=scale)
                 else:
-                    place.index_add_(0, members, low @ b[slot, 0].T, alpha=scale)
+                    added = (low @ b[slot, 0].T)[:number]
+                    place.index_add_(0, members[:number], added, alpha=scale)
                 offset += size
 
 
@@ -72,7 +84,13 @@ def groups_of(slots: Tensor) -> list[Group]:
     Args:
         slots: each row's adapter slot, -1 for none; int64 of shape (rows,).
     """
-    present = [slot for slot in torch.unique(slots).tolist() if slot >= 0]
-    if len(present) == 1 and bool((slots == present[0]).all()):
-        return [(present[0], None)]
-    return [(slot, torch.nonzero(slots == slot).squeeze(1)) for slot in present]
+    found = []
+    for slot in torch.unique(slots).tolist():
+        members = torch.nonzero(slots == slot).squeeze(1)
+        count = len(members)
+        if slot >= 0 and count == len(slots):
+            return [Group(slot, None, count)]
+        if slot >= 0:
+            repeated = members[-1:].expand(padded(count) - count)
+            found.append(Group(slot, torch.cat((members, repeated)), count))
+    return found

@@ -1,6 +1,7 @@
 """What this project changes inside vLLM's processes (entry point group ``vllm.general_plugins``).
 
-LoRA on CPU is computed by ``lora_cpu``, on the one version of vLLM that it was tested against.
+On CPU, LoRA is computed by ``lora_cpu`` and batches are padded by ``batch_cpu``, on the one version
+of vLLM that they were tested against.
 
 vLLM runs its engine core and workers as children of the API server. When the API server is killed
 outright (out of memory, SIGKILL), vLLM 0.32 leaves them running, with the model's memory and the
@@ -29,10 +30,10 @@ log = logging.getLogger("vllm.plugins.routine")
 def register() -> None:
     """Called by vLLM in each of its processes, possibly more than once."""
     _die_with_parent()
-    _group_lora_on_cpu()
+    _change_cpu()
 
 
-def _group_lora_on_cpu() -> None:
+def _change_cpu() -> None:
     import vllm
     from vllm.platforms import current_platform
 
@@ -40,13 +41,19 @@ def _group_lora_on_cpu() -> None:
         return
     if vllm.__version__ != TESTED_VLLM:
         log.warning(
-            "vLLM is %s; LoRA on CPU is left as it is (%s is patched)",
+            "vLLM is %s; LoRA and batches on CPU are left as they are (%s is patched)",
             vllm.__version__,
             TESTED_VLLM,
         )
         return
     platform = type(current_platform)
     setattr(platform, "get_punica_wrapper", classmethod(lambda _: LORA_WRAPPER))  # noqa: B010
+
+    from vllm.v1.cudagraph_dispatcher import CudagraphDispatcher
+
+    from serving.engine.batch_cpu import dispatch
+
+    setattr(CudagraphDispatcher, "dispatch", dispatch)  # noqa: B010
 
 
 def _die_with_parent() -> None:

@@ -7,7 +7,9 @@ import logging
 import pytest
 import vllm
 from vllm.platforms import current_platform
+from vllm.v1.cudagraph_dispatcher import CudagraphDispatcher
 
+from serving.engine.batch_cpu import dispatch, vllm_dispatch
 from serving.engine.plugin import LORA_WRAPPER, TESTED_VLLM, register
 
 PLATFORM = type(current_platform)
@@ -18,6 +20,7 @@ ORIGINAL = "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU"
 def restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM as it comes, and again afterwards."""
     monkeypatch.setattr(PLATFORM, "get_punica_wrapper", classmethod(lambda _: ORIGINAL))
+    monkeypatch.setattr(CudagraphDispatcher, "dispatch", vllm_dispatch)
     monkeypatch.setattr(PLATFORM, "is_cpu", lambda _: True)
     monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
 
@@ -26,9 +29,12 @@ def test_this_environment_has_the_version_that_was_tested() -> None:
     assert vllm.__version__ == TESTED_VLLM
 
 
-def test_lora_on_cpu_is_ours_on_the_tested_version(caplog: pytest.LogCaptureFixture) -> None:
+def test_lora_and_batches_on_cpu_are_ours_on_the_tested_version(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     register()
     assert current_platform.get_punica_wrapper() == LORA_WRAPPER
+    assert CudagraphDispatcher.dispatch is dispatch
     assert not caplog.records
 
 
@@ -38,6 +44,7 @@ def test_another_version_keeps_its_own_and_is_warned_about(
     monkeypatch.setattr(vllm, "__version__", "0.33.0")
     register()
     assert current_platform.get_punica_wrapper() == ORIGINAL
+    assert CudagraphDispatcher.dispatch is vllm_dispatch
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "0.33.0" in record.message and TESTED_VLLM in record.message
@@ -47,3 +54,4 @@ def test_a_gpu_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PLATFORM, "is_cpu", lambda _: False)
     register()
     assert current_platform.get_punica_wrapper() == ORIGINAL
+    assert CudagraphDispatcher.dispatch is vllm_dispatch
