@@ -75,9 +75,6 @@ class Plan:
     """For our stack's environment, and so for every vLLM peer's."""
 
 
-BOTH_CORES = {"VLLM_CPU_OMP_THREADS_BIND": "0-1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
-"""Left to itself vLLM computes on one of two cores and keeps the other for its scheduler. Hugging
-Face takes both, and at full size so does every peer here."""
 SMALL_CACHE = {"ENGINE_CPU_KV_CACHE_GIB": "1"}
 """So that all peers fit into memory together."""
 PLANS = {
@@ -103,7 +100,7 @@ PLANS = {
         FULL_SIZE,
         (Group("rate", ("transformers", "vllm", "ngram", "ours"), (1,), 20, 2),),
         warm_up=100,
-        variables={**BOTH_CORES, **SMALL_CACHE},
+        variables=SMALL_CACHE,
     ),
     # Not plain vLLM's own LoRA on CPU: with 8 prompts in a batch it took 10 GB and was killed.
     "full-size-many": Plan(
@@ -120,14 +117,14 @@ PLANS = {
             ),
         ),
         warm_up=100,
-        variables={**BOTH_CORES, **SMALL_CACHE},
+        variables=SMALL_CACHE,
     ),
     "full-size-fp32": Plan(
         "full-size stand-in",
         FULL_SIZE,
         (Group("rate", ("transformers-fp32", "ours"), (1,), 20, 2),),
         warm_up=100,
-        variables={**BOTH_CORES, **SMALL_CACHE},
+        variables=SMALL_CACHE,
     ),
     "gpu": Plan(
         "full-size stand-in",
