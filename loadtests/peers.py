@@ -2,7 +2,7 @@
 
 Every peer has the same weights, adapters, machine and prompts. The vLLM peers are started with our
 own engine's command line and environment, less what is ours: the drafter, the Outlines backend with
-our constraint, our LoRA on CPU.
+our constraint, our LoRA and batches on CPU.
 """
 
 from __future__ import annotations
