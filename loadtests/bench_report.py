@@ -84,12 +84,15 @@ def picture(results: Sequence[dict[str, Any]], path: Path) -> None:
     figure, panels = pyplot.subplots(
         len(models), 2, figsize=(13, 3.4 * len(models)), squeeze=False, layout="constrained"
     )
+    colours = dict(zip(WORDS, pyplot.colormaps["tab10"](range(len(WORDS))), strict=True))
     for (model, rows), (left, right) in zip(models.items(), panels, strict=True):
         shown = rows.values()
         alone = {peer: row for (peer, level), row in rows.items() if level == 1}
         names = [name for name in WORDS if name in alone][::-1]
         times = [alone[name]["p50_seconds"] for name in names]
-        bars = left.barh([WORDS[name] for name in names], times, color="#4878a8")
+        bars = left.barh([WORDS[name] for name in names], times)
+        for bar, name in zip(bars, names, strict=True):
+            bar.set_color(colours[name])
         left.bar_label(bars, [f" {_seconds(value)}" for value in times])
         left.set(xscale="log", xlabel="seconds at the median, one request at a time")
         left.set_xlim(min(times) / 2, max(times) * 4)
@@ -99,11 +102,11 @@ def picture(results: Sequence[dict[str, Any]], path: Path) -> None:
                 (r["level"], r["requests_per_second"]) for r in shown if r["peer"] == name
             )
             if len(line) > 1:
-                right.plot(*zip(*line, strict=True), marker="o", label=words)
+                right.plot(*zip(*line, strict=True), "o-", color=colours[name], label=words)
         right.set(xscale="log", yscale="log", xlabel="requests at once", ylabel="requests a second")
         levels = sorted({row["level"] for row in shown})
         right.set_xticks(levels, map(str, levels))
-        right.minorticks_off()
+        right.xaxis.set_ticks([], minor=True)
         right.grid(alpha=0.3)
         right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
