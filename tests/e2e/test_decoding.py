@@ -47,7 +47,7 @@ async def test_answers_are_byte_for_byte_those_of_plain_decoding(
 
 
 @pytest.mark.parametrize(
-    ("task", "most_passes", "accepted"), [("rate", 3, 0.9), ("month", 16, 0.5)]
+    ("task", "most_passes", "accepted"), [("rate", 3, 0.8), ("month", 16, 0.5)]
 )
 async def test_fewer_passes_than_decisions_once_some_were_answered(
     task: str, most_passes: float, accepted: float, stack: Stack
@@ -55,6 +55,7 @@ async def test_fewer_passes_than_decisions_once_some_were_answered(
     """A request's passes are its prefill and one a draft: every later step has a draft."""
     asked = requests(task)[:200]
     await ask_all(stack.url, asked[:100], 8)
+    stack.wait_ready()  # or the gateway, proving an engine that was busy, asks it more than we do
     before = await engine_counters(stack.engine_url)
     await ask_all(stack.url, asked[100:], 1)
     counted = difference(await engine_counters(stack.engine_url), before)
