@@ -90,19 +90,18 @@ def picture(results: Sequence[dict[str, Any]], path: Path) -> None:
         alone = {peer: row for (peer, level), row in rows.items() if level == 1}
         names = [name for name in WORDS if name in alone][::-1]
         times = [alone[name]["p50_seconds"] for name in names]
-        bars = left.barh([WORDS[name] for name in names], times)
-        for bar, name in zip(bars, names, strict=True):
-            bar.set_color(colours[name])
+        words, shades = [WORDS[name] for name in names], [colours[name] for name in names]
+        bars = left.barh(words, times, color=shades)
         left.bar_label(bars, [f" {_seconds(value)}" for value in times])
         left.set(xscale="log", xlabel="seconds at the median, one request at a time")
         left.set_xlim(min(times) / 2, max(times) * 4)
         left.set_title(model, loc="left", fontsize=10)
-        for name, words in WORDS.items():
+        for name, label in WORDS.items():
             line = sorted(
                 (r["level"], r["requests_per_second"]) for r in shown if r["peer"] == name
             )
             if len(line) > 1:
-                right.plot(*zip(*line, strict=True), "o-", color=colours[name], label=words)
+                right.plot(*zip(*line, strict=True), "o-", color=colours[name], label=label)
         right.set(xscale="log", yscale="log", xlabel="requests at once", ylabel="requests a second")
         levels = sorted({row["level"] for row in shown})
         right.set_xticks(levels, map(str, levels))

@@ -85,12 +85,11 @@ def groups_of(slots: Tensor) -> list[Group]:
         slots: each row's adapter slot, -1 for none; int64 of shape (rows,).
     """
     found = []
-    for slot in torch.unique(slots).tolist():
+    for slot in torch.unique(slots[slots >= 0]).tolist():
         members = torch.nonzero(slots == slot).squeeze(1)
-        count = len(members)
-        if slot >= 0 and count == len(slots):
-            return [Group(slot, None, count)]
-        if slot >= 0:
-            repeated = members[-1:].expand(padded(count) - count)
-            found.append(Group(slot, torch.cat((members, repeated)), count))
+        number = len(members)
+        if number == len(slots):
+            return [Group(slot, None, number)]
+        repeated = members[-1:].expand(padded(number) - number)
+        found.append(Group(slot, torch.cat((members, repeated)), number))
     return found

@@ -57,10 +57,8 @@ class Readiness:
             if not self.ready:
                 await self._try_to_prove()
                 missed = 0
-            elif await self._engine.healthy():
-                missed = 0
             else:
-                missed += 1
+                missed = 0 if await self._engine.healthy() else missed + 1
                 if missed == MISSED_CHECKS:
                     self._warn("the engine does not answer its health checks")
             await asyncio.sleep(self._interval_seconds)
