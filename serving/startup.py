@@ -1,13 +1,22 @@
-"""What every process checks before its slow part, to fail in one line that says what to set."""
+"""What processes do as they start: check before the slow part, to fail in one line that says what
+to set, and see that children do not outlive their parent."""
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+import os
+import signal
 import socket
-from typing import TypeVar
+import sys
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
@@ -52,3 +61,55 @@ def check_port(host: str, port: int, variable: str) -> None:
             raise StartError(
                 f"port {port} on {host} cannot be used ({error.strerror}): set {variable}"
             ) from error
+
+
+def die_with_parent() -> None:
+    """In a child process of Python's ``multiprocessing``: be killed when the parent ends, however
+    that happens. Elsewhere, and on systems other than Linux, nothing changes."""
+    parent = multiprocessing.parent_process()
+    if parent is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent.pid:  # it died before the line above
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class TraceTarget(NamedTuple):
+    """Where spans are sent."""
+
+    endpoint: str
+    protocol: str
+    """``grpc`` or ``http/protobuf``."""
+
+
+def trace_target(variables: Mapping[str, str]) -> TraceTarget | None:
+    """Where OpenTelemetry's environment variables send spans; None, the default, for nowhere.
+
+    The gateway and vLLM read it here, because vLLM 0.32 knows only some of the variables
+    (vllm/tracing/otel.py). Names and defaults are those of the OpenTelemetry specification
+    (configuration/sdk-environment-variables, protocol/exporter), and where that leaves a choice, of
+    its Python distribution: the protocol is gRPC if none is given.
+
+    Raises:
+        StartError: a variable asks for what this project does not have.
+    """
+
+    def given(name: str, default: str = "") -> str:
+        general = variables.get(f"OTEL_EXPORTER_OTLP_{name}") or default
+        return variables.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or general
+
+    exporter = variables.get("OTEL_TRACES_EXPORTER", "").strip()
+    if exporter not in ("", "otlp", "none"):
+        raise StartError(f"OTEL_TRACES_EXPORTER={exporter}: spans leave by OTLP; set otlp or none")
+    disabled = variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    if disabled or exporter == "none" or not (exporter or given("ENDPOINT")):
+        return None
+    protocol = given("PROTOCOL", "grpc")
+    if protocol == "grpc":
+        return TraceTarget(given("ENDPOINT", "http://localhost:4317"), protocol)
+    if protocol != "http/protobuf":
+        raise StartError(f"OTLP protocol {protocol}: set grpc or http/protobuf")
+    # Of the general variable, HTTP appends the signal's path.
+    base = variables.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
+    own = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return TraceTarget(own or f"{base.rstrip('/')}/v1/traces", protocol)

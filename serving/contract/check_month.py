@@ -16,6 +16,11 @@ from pydantic import ValidationError
 from serving.contract.exercises import CATALOGUE
 from serving.contract.month import AssistanceExercise, Day, MonthAnswer, MonthRequest, Week
 
+RULES = (
+    "keys", "request", "layout", "rotation", "percent", "over_100", "kg", "repetitions",
+    "assistance_count", "assistance_fits", "assistance_repeats", "assistance_volume", "deload",
+)  # fmt: skip
+"""Every rule that the check can find broken."""
 _REPETITIONS = {1: "5 5 5+", 2: "3 3 3+", 3: "5 3 1+", 4: "5 5 5"}
 _DELOAD = 4
 _TOLERANCE_KG = 1e-6
@@ -31,9 +36,7 @@ def check_month(request: MonthRequest, answer: Mapping[str, Any]) -> list[str]:
         answer: a Task 2 answer, read from its JSON.
 
     Returns:
-        Some of ``keys``, ``request``, ``layout``, ``rotation``, ``percent``, ``over_100``, ``kg``,
-        ``repetitions``, ``assistance_count``, ``assistance_fits``, ``assistance_repeats``,
-        ``assistance_volume`` and ``deload``.
+        Some of ``RULES``.
     """
     try:
         month = MonthAnswer.model_validate(answer)

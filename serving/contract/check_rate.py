@@ -12,6 +12,8 @@ from typing import Any
 
 from serving.contract.profile import Profile
 
+RULES = ("keys", "program", "rates", "layout", "repetitions", "percent", "over_100")
+"""Every rule that the check can find broken."""
 _PROGRAM = "5/3/1 프로그램"
 _RATES = ("init_weight_rate", "increase_rate_week", "increase_rate_set", "deloading_rate")
 _SET = re.compile(r"SET(\d) (\d{1,3})%x(\d{1,2}\+?)")
@@ -26,8 +28,7 @@ def check_rate(request: Profile, answer: Mapping[str, Any]) -> list[str]:
         answer: the six keys of a Task 1 answer.
 
     Returns:
-        Some of ``keys``, ``program``, ``rates``, ``layout``, ``repetitions``, ``percent`` and
-        ``over_100``.
+        Some of ``RULES``.
     """
     if set(answer) != {"program", *_RATES, "weekly_weight_increase_plan"}:
         return ["keys"]

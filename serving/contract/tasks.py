@@ -13,9 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from serving.contract import assistance, month, rate
-from serving.contract.check_month import check_month
-from serving.contract.check_rate import check_rate
+from serving.contract import assistance, check_month, check_rate, month, rate
 from serving.contract.output import Output, Tail
 from serving.contract.profile import EDGES, PUBLISHED, Profile
 from serving.contract.prompt import Facts, question, read_question
@@ -58,6 +56,8 @@ class Task:
     """From a validated request and the model's decisions to the answer, as JSON text."""
     check: Callable[[Any, Mapping[str, Any]], list[str]]
     """From request and answer to the names of the rules the answer breaks."""
+    rules: tuple[str, ...]
+    """All rules that ``check`` can name."""
     examples: tuple[Any, ...]
     """Complete requests for documentation and golden prompts; each output is among theirs."""
     edges: tuple[Any, ...]
@@ -115,7 +115,8 @@ TASKS: dict[str, Task] = {
             facts=rate.facts,
             output_of=lambda _: rate.OUTPUT,
             render=lambda _, values: rate.OUTPUT.text(values),
-            check=check_rate,
+            check=check_rate.check_rate,
+            rules=check_rate.RULES,
             examples=PUBLISHED,
             edges=EDGES,
             worked=dict(zip(rate.RATES, (55, 10, 5, 50), strict=True)),
@@ -129,7 +130,8 @@ TASKS: dict[str, Task] = {
             facts=month.facts,
             output_of=month.output_of,
             render=month.answer,
-            check=check_month,
+            check=check_month.check_month,
+            rules=check_month.RULES,
             examples=month.EXAMPLES,
             edges=month.EDGES,
             worked=month.WORKED,

@@ -7,9 +7,10 @@ import sys
 
 from serving.contract.lock import Lock, LockError
 from serving.engine.command import arguments, environment
+from serving.engine.metrics import FOLDER, new_folder
 from serving.engine.preflight import PreflightError, locate_base, preflight
 from serving.engine.settings import EngineSettings
-from serving.startup import StartError, check_port, load
+from serving.startup import StartError, check_port, load, trace_target
 
 
 def has_gpu() -> bool:
@@ -22,6 +23,7 @@ def has_gpu() -> bool:
 def main() -> None:
     try:
         settings = load(EngineSettings)
+        traces = trace_target(os.environ)
         check_port(settings.engine_host, settings.engine_port, "ENGINE_PORT")
         lock = Lock.load(settings.adapters)
         base = locate_base(settings.model, lock.base.revision)
@@ -34,8 +36,9 @@ def main() -> None:
         f"{'GPU' if gpu else 'CPU'}, port {settings.engine_port}; loading",
         flush=True,
     )
-    command = arguments(settings, base, lock, rank, gpu)
-    os.execve(command[0], command, {**os.environ, **environment(settings, gpu)})
+    command = arguments(settings, base, lock, rank, gpu, traces)
+    variables = {**os.environ, **environment(settings, gpu, traces), FOLDER: new_folder()}
+    os.execve(command[0], command, variables)
 
 
 if __name__ == "__main__":

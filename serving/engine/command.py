@@ -9,14 +9,24 @@ from pathlib import Path
 
 from serving.contract.lock import Lock
 from serving.engine.settings import EngineSettings
+from serving.startup import TraceTarget
 
 DRAFTER = "serving.engine.drafter.Drafter"
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+SERVICE = "routine-engine"
+"""The service's name in traces, unless OTEL_SERVICE_NAME gives another."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values vLLM 0.32 takes for --max-lora-rank."""
 
 
-def arguments(settings: EngineSettings, base: Path, lock: Lock, rank: int, gpu: bool) -> list[str]:
+def arguments(
+    settings: EngineSettings,
+    base: Path,
+    lock: Lock,
+    rank: int,
+    gpu: bool,
+    traces: TraceTarget | None,
+) -> list[str]:
     """The command that becomes the engine's process.
 
     Args:
@@ -25,6 +35,7 @@ def arguments(settings: EngineSettings, base: Path, lock: Lock, rank: int, gpu: 
         lock: names the base and the adapters.
         rank: the largest adapter rank.
         gpu: whether an NVIDIA GPU is there.
+        traces: where spans are sent.
     """
     modules = [f"{name}={settings.adapters / name}" for name in lock.adapters]
     options: dict[str, str | int | float] = {
@@ -50,6 +61,8 @@ def arguments(settings: EngineSettings, base: Path, lock: Lock, rank: int, gpu: 
             "num_speculative_tokens": settings.engine_draft_tokens,
         }
         options["--speculative-config"] = json.dumps(drafter)
+    if traces:
+        options["--otlp-traces-endpoint"] = traces.endpoint
     if gpu:
         options["--gpu-memory-utilization"] = settings.engine_gpu_memory_share
     else:
@@ -68,7 +81,7 @@ def arguments(settings: EngineSettings, base: Path, lock: Lock, rank: int, gpu: 
     return command
 
 
-def environment(settings: EngineSettings, gpu: bool) -> dict[str, str]:
+def environment(settings: EngineSettings, gpu: bool, traces: TraceTarget | None) -> dict[str, str]:
     """What the engine's process needs in its environment beside what it inherits."""
     variables = {
         "HF_HUB_OFFLINE": "1",  # preflight has fetched what is needed
@@ -79,6 +92,9 @@ def environment(settings: EngineSettings, gpu: bool) -> dict[str, str]:
         # timer of 5 s (its default) closes connections that have a request waiting in them.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
     }
+    if traces:
+        variables["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = traces.protocol
+        variables["OTEL_SERVICE_NAME"] = os.environ.get("OTEL_SERVICE_NAME", SERVICE)
     if not gpu:
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(settings.engine_cpu_kv_cache_gib)
         # What vLLM sets for its worker processes (vllm/utils/ompmultiprocessing.py): threads that

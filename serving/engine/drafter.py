@@ -9,6 +9,7 @@ proposes nothing.
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -20,6 +21,7 @@ from vllm.config import VllmConfig
 from serving.contract.output import Output, Tail
 from serving.contract.tasks import TASKS, read_prompt
 from serving.engine.drafts import Follower, Memory, Place, token_bytes
+from serving.engine.metrics import Counts, DrafterMetrics
 from serving.engine.settings import EngineSettings
 
 MAX_KNOWN = 8192
@@ -45,11 +47,15 @@ class Drafts:
     ) -> None:
         self._table, self._limit = token_bytes(tokenizer), limit
         self._memory = Memory(MAX_CHOICES if memory else 0)
-        self._followers: dict[Output, Follower] = {
-            output: Follower(output, tokenizer, self._table, tail == "derive")
-            for task in TASKS.values()
-            for output in task.outputs()
-        }
+        self.counts = {name: Counts() for name in TASKS}
+        """What was drafted and what became of it, by task; whoever reads it may set it to zero."""
+        self._followers: dict[Output, Follower] = {}
+        self._counts_of: dict[Follower, Counts] = {}
+        for task in TASKS.values():
+            for output in task.outputs():
+                follower = Follower(output, tokenizer, self._table, tail == "derive")
+                self._followers[output] = follower
+                self._counts_of[follower] = self.counts[task.name]
         self._known: OrderedDict[int, Place | None] = OrderedDict()
 
     def draft(self, tokens: NDArray[np.int32], new: int) -> list[int]:
@@ -63,14 +69,24 @@ class Drafts:
         place = self._known.get(hash(before.tobytes()), _UNREAD)
         if place is _UNREAD:
             place = self._read(before.tolist())
+        found: list[int] = []
         if place is not None:
+            counts, chosen = self._counts_of[place.follower], -place.chosen
             place = self._memory.follow(place, tuple(tokens[len(tokens) - new :].tolist()))
+            chosen += place.chosen
+            counts.passes += 1
+            counts.chosen += chosen
+            counts.forced += new - chosen
+            counts.accepted += new - 1
             if place.node is place.follower.nowhere:
                 place = None
+            else:
+                found = self._memory.guess(place, self._limit)
+                counts.drafted += len(found)
         self._known[hash(tokens.tobytes())] = place
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
-        return self._memory.guess(place, self._limit) if place else []
+        return found
 
     def _read(self, tokens: list[int]) -> Place | None:
         """Where a request stands whose tokens are met for the first time; None if not ours."""
@@ -79,6 +95,7 @@ class Drafts:
         if asked is None:
             return None
         follower = self._followers[asked.output]
+        self._counts_of[follower].requests += 1
         question = hash((asked.task.name, *asked.facts.values()))
         return Place(follower, follower.start(asked.answer), question)
 
@@ -97,8 +114,8 @@ class Drafter:
         self._limit = speculative.num_speculative_tokens
         self._drafts: Drafts | None = None
         self._checked = False
-        self.failures = 0
-        """Proposals that failed; each left its batch to plain decoding."""
+        self._failures = 0
+        self.metrics = DrafterMetrics(TASKS)
 
     def load_model(self, *_: Any, **__: Any) -> None:
         """Called once, before the first request."""
@@ -122,13 +139,17 @@ class Drafter:
             token_ids_cpu: the tokens; int32 of shape (rows or more, longest).
             slot_mappings: not used.
         """
+        start = time.perf_counter()
         try:
             return self._propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
         except Exception:  # the engine's core: whatever goes wrong here, it must go on
-            self.failures += 1
-            if self.failures & (self.failures - 1) == 0:  # 1, 2, 4, 8 ...
-                log.exception("the drafter failed, %d times so far", self.failures)
+            self._failures += 1
+            self.metrics.failures.inc()
+            if self._failures & (self._failures - 1) == 0:  # 1, 2, 4, 8 ...
+                log.exception("the drafter failed, %d times so far", self._failures)
             return [[] for _ in sampled_token_ids]
+        finally:
+            self.metrics.seconds.inc(time.perf_counter() - start)
 
     def _propose(
         self,
@@ -148,6 +169,7 @@ class Drafter:
                 found.append(self._drafts.draft(token_ids_cpu[row, :length], len(sampled))[:room])
             else:
                 found.append([])
+        self.metrics.publish(self._drafts.counts)
         return found
 
 

@@ -175,6 +175,8 @@ class Place(NamedTuple):
     """A hash of what was asked and of every token that was chosen since."""
     last: int = 0
     """The last chosen tokens, ``TOKEN_BITS`` each."""
+    chosen: int = 0
+    """How many tokens were chosen."""
 
 
 class Memory:
@@ -193,7 +195,7 @@ class Memory:
 
     def follow(self, place: Place, tokens: tuple[int, ...]) -> Place:
         """Where ``tokens`` lead; what was chosen among them is remembered."""
-        follower, node, past, last = place
+        follower, node, past, last, chosen = place
         done = 0
         while done < len(tokens):
             forced = node.draft or follower.draft(node)
@@ -209,12 +211,12 @@ class Memory:
                 self.count(hash((node, last & ONE)), token)
             node = node.next.get(token) or follower.after(node, (token,))
             past, last = hash((past, token)), (last << TOKEN_BITS | token) & ALL
-            done += 1
-        return Place(follower, node, past, last)
+            done, chosen = done + 1, chosen + 1
+        return Place(follower, node, past, last, chosen)
 
     def guess(self, place: Place, limit: int) -> list[int]:
         """Up to ``limit`` tokens: what is forced, and the choices that are remembered."""
-        follower, node, past, last = place
+        follower, node, past, last, _ = place
         chosen, vague = self.chosen, 0
         found: list[int] = []
         while len(found) < limit:

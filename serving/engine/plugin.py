@@ -10,18 +10,15 @@ output pipe, and whoever started the engine waits forever. Here a child dies wit
 
 from __future__ import annotations
 
-import ctypes
+import atexit
 import logging
 import multiprocessing
-import os
-import signal
-import sys
+
+from serving.engine.metrics import remove_folder
+from serving.startup import die_with_parent
 
 TESTED_VLLM = "0.32.0"
 LORA_WRAPPER = "serving.engine.lora_cpu.GroupedPunicaWrapper"
-PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h."""
-
 
 log = logging.getLogger("vllm.plugins.routine")
 """Below vLLM's own logger, which is set up in all of its processes."""
@@ -29,7 +26,9 @@ log = logging.getLogger("vllm.plugins.routine")
 
 def register() -> None:
     """Called by vLLM in each of its processes, possibly more than once."""
-    _die_with_parent()
+    if multiprocessing.parent_process() is None:
+        atexit.register(remove_folder)
+    die_with_parent()
     _change_cpu()
 
 
@@ -54,12 +53,3 @@ def _change_cpu() -> None:
     from serving.engine.batch_cpu import dispatch
 
     setattr(CudagraphDispatcher, "dispatch", dispatch)  # noqa: B010
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is None or sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent.pid:  # it died before the line above
-        os.kill(os.getpid(), signal.SIGKILL)

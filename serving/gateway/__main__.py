@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
+import os
 import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from serving.contract.profile import PUBLISHED
+from serving.gateway import logs
 from serving.gateway.app import create_app
+from serving.gateway.metrics import FOLDER
 from serving.gateway.settings import GatewaySettings
-from serving.startup import StartError, check_port, load
+from serving.startup import StartError, check_port, die_with_parent, load, trace_target
 
 
 def curl_line(port: int) -> str:
@@ -23,28 +29,50 @@ def curl_line(port: int) -> str:
     )
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        settings = load(GatewaySettings)
-        check_port(settings.host, settings.port, "PORT")
-    except StartError as error:
-        sys.exit(f"gateway: {error}")
+def application() -> FastAPI:
+    """One worker's application, set up from the environment."""
+    die_with_parent()
+    settings = load(GatewaySettings)
+    logs.set_up(settings.log_level)
 
     def announce() -> None:
+        folder = os.environ.get(FOLDER)
+        if folder:  # of several workers, the first says it
+            try:
+                Path(folder, "announced").touch(exist_ok=False)
+            except FileExistsError:
+                return
         url = f"http://127.0.0.1:{settings.port}"
         print(f"ready: {url} (API page: {url}/docs). Try:\n{curl_line(settings.port)}", flush=True)
 
-    uvicorn.run(
-        create_app(settings, announce=announce),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        timeout_keep_alive=settings.keep_alive_seconds,
-        log_level="warning",
-    )
+    return create_app(settings, announce=announce, traces=trace_target(os.environ))
+
+
+def main() -> None:
+    try:
+        settings = load(GatewaySettings)
+        trace_target(os.environ)
+        check_port(settings.host, settings.port, "PORT")
+    except StartError as error:
+        sys.exit(f"gateway: {error}")
+    with ExitStack() as stack:
+        os.environ.pop(FOLDER, None)  # another's
+        if settings.workers > 1:
+            folder = tempfile.TemporaryDirectory(prefix="routine-gateway-metrics-")
+            os.environ[FOLDER] = stack.enter_context(folder)
+        uvicorn.run(
+            "serving.gateway.__main__:application",
+            factory=True,
+            workers=settings.workers,
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http="httptools",
+            access_log=False,
+            timeout_keep_alive=settings.keep_alive_seconds,
+            log_level="warning",
+            log_config=None,
+        )
 
 
 if __name__ == "__main__":

@@ -3,43 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from serving.gateway.errors import Overloaded
-from serving.gateway.metrics import Metrics
+from serving.gateway.telemetry import Telemetry
 
 
 class Admission:
     """A bounded queue in front of the engine, first come, first served."""
 
-    def __init__(self, max_in_flight: int, max_queued: int, metrics: Metrics) -> None:
+    def __init__(self, max_in_flight: int, max_queued: int, telemetry: Telemetry) -> None:
         self._places = asyncio.Semaphore(max_in_flight)
         self._max_queued, self._queued = max_queued, 0
-        self._metrics = metrics
+        self._telemetry, self._metrics = telemetry, telemetry.metrics
+        self._metrics.in_flight_limit.set(max_in_flight)
+        self._metrics.queue_limit.set(max_queued)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self, adapter: str) -> AsyncIterator[None]:
         """Hold a place at the engine, after waiting for one if need be.
+
+        Args:
+            adapter: whom the request is for, as a metric label.
 
         Raises:
             Overloaded: as many requests as may wait are waiting.
         """
+        count = self._metrics.admissions
         if self._places.locked() and self._queued >= self._max_queued:
+            count.labels(adapter, "rejected").inc()
             raise Overloaded(f"{self._queued} requests are waiting already; try again later")
-        start = time.perf_counter()
+        try:
+            await self._wait(adapter)
+            count.labels(adapter, "admitted").inc()
+            self._metrics.in_flight.inc()
+            try:
+                yield
+            finally:
+                self._metrics.in_flight.dec()
+                self._places.release()
+        except (asyncio.CancelledError, GeneratorExit):
+            count.labels(adapter, "cancelled").inc()
+            raise
+
+    async def _wait(self, adapter: str) -> None:
         self._queued += 1
         self._metrics.queued.set(self._queued)
         try:
-            await self._places.acquire()
+            with self._telemetry.stage("queue", self._metrics.queue_time, adapter):
+                await self._places.acquire()
         finally:
             self._queued -= 1
             self._metrics.queued.set(self._queued)
-        self._metrics.queue_time.observe(time.perf_counter() - start)
-        self._metrics.in_flight.inc()
-        try:
-            yield
-        finally:
-            self._metrics.in_flight.dec()
-            self._places.release()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -22,10 +22,13 @@ from serving.gateway.errors import GatewayError, InvalidRequest, MalformedBody, 
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
 from serving.gateway.middleware import Envelope
+from serving.gateway.process import watch_process
 from serving.gateway.readiness import Readiness
 from serving.gateway.routes import routes
 from serving.gateway.settings import GatewaySettings
+from serving.gateway.telemetry import Telemetry
 from serving.gateway.validation import client_error
+from serving.startup import TraceTarget
 
 DESCRIPTION = """리프터의 프로필을 보내면 5/3/1 훈련 계획을 돌려줍니다.
 
@@ -66,6 +69,7 @@ def create_app(
     settings: GatewaySettings,
     engine_factory: EngineFactory = vllm_engine,
     announce: Callable[[], None] = lambda: None,
+    traces: TraceTarget | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -73,8 +77,10 @@ def create_app(
         settings: the process's settings.
         engine_factory: makes the engine client, inside the running event loop.
         announce: called each time the service becomes ready.
+        traces: where spans are sent.
     """
-    metrics = Metrics()
+    metrics = Metrics(settings.routine_tail)
+    telemetry = Telemetry(metrics, traces)
     methods: dict[str, frozenset[str]] = {}
     for task in TASKS.values():
         task.prepare(settings.routine_tail)
@@ -82,27 +88,28 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = engine_factory(settings)
-        admission = Admission(settings.max_in_flight, settings.max_queued, metrics)
-        generator = Generator(engine, admission, metrics, settings.routine_tail)
+        admission = Admission(settings.max_in_flight, settings.max_queued, telemetry)
+        generator = Generator(engine, admission, telemetry, settings.routine_tail)
         readiness = Readiness(
             engine, settings.probe_interval_seconds, metrics, announce, settings.routine_tail
         )
-        app.include_router(routes(engine, generator, admission, readiness, metrics))
+        app.include_router(routes(engine, generator, admission, readiness, telemetry))
         methods.update(
             {r.path: frozenset(r.methods or ()) for r in app.routes if isinstance(r, Route)}
         )
-        watch = asyncio.create_task(readiness.watch())
+        tasks = [asyncio.create_task(work) for work in (readiness.watch(), watch_process(metrics))]
         yield
-        watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await watch
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await engine.close()
+        await telemetry.close()
 
     app = FastAPIOffline(
         title="5/3/1 루틴 생성", description=DESCRIPTION, version="1", lifespan=lifespan
     )
     app.add_middleware(
-        Envelope, metrics=metrics, max_body_bytes=settings.max_body_bytes, methods=methods
+        Envelope, telemetry=telemetry, max_body_bytes=settings.max_body_bytes, methods=methods
     )
     _handle_errors(app)
     _describe_errors(app)
@@ -110,25 +117,28 @@ def create_app(
 
 
 def _handle_errors(app: FastAPI) -> None:
-    def answer(error: GatewayError, headers: Mapping[str, str] | None = None) -> Response:
+    def answer(
+        request: Request, error: GatewayError, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        request.state.error = error
         headers = {**error.headers, **(headers or {})}
         return Response(error.bytes(), error.status, headers, media_type="application/json")
 
     @app.exception_handler(GatewayError)
-    async def ours(_: Request, error: GatewayError) -> Response:
-        return answer(error)
+    async def ours(request: Request, error: GatewayError) -> Response:
+        return answer(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         task = TASKS.get(getattr(request.scope.get("route"), "name", ""))
-        return answer(client_error(error.errors(), task.request if task else None))
+        return answer(request, client_error(error.errors(), task.request if task else None))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 400:
-            return answer(MalformedBody("the body is not JSON"))
+            return answer(request, MalformedBody("the body is not JSON"))
         message = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
-        return answer(RouteError(error.status_code, message), error.headers)
+        return answer(request, RouteError(error.status_code, message), error.headers)
 
 
 def _describe_errors(app: FastAPI) -> None:

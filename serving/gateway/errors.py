@@ -32,6 +32,8 @@ class GatewayError(Exception):
     code: str = "internal_error"
     retry_after_seconds: ClassVar[int | None] = None
     """Set where the same request can succeed later."""
+    engine_error: ClassVar[str | None] = None
+    """What the engine did, where it is to blame: the kind in metrics."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -99,15 +101,19 @@ class Overloaded(GatewayError):
 class EngineUnavailable(GatewayError):
     status, type, code = 503, "service_unavailable", "engine_unavailable"
     retry_after_seconds = 2
+    engine_error = "unavailable"
 
 
 class EngineTimeout(GatewayError):
     status, type, code = 504, "timeout_error", "engine_timeout"
     retry_after_seconds = 2
+    engine_error = "timeout"
 
 
 class EngineRefused(ClientError):
     """The engine's own 4xx answer to a pass-through request, in the one error shape."""
+
+    engine_error = "refused"
 
     def __init__(self, status: int, message: str, param: str | None) -> None:
         super().__init__(message, param)
@@ -117,6 +123,7 @@ class EngineRefused(ClientError):
 
 class EngineFault(GatewayError):
     status, code = 502, "engine_fault"
+    engine_error = "fault"
 
 
 class WrongAnswer(GatewayError):

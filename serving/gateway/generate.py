@@ -7,25 +7,28 @@ whole answer → check
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
-from serving.contract.output import OutputError, Tail
+from serving.contract.output import OutputError, Part, Tail
 from serving.contract.tasks import TASKS, Task
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine
 from serving.gateway.errors import EngineFault, WrongAnswer
-from serving.gateway.metrics import Metrics
+from serving.gateway.metrics import LANGUAGE
+from serving.gateway.telemetry import Telemetry, continued
 
 
 class Generator:
     """Answers task requests with one engine."""
 
-    def __init__(self, engine: Engine, admission: Admission, metrics: Metrics, tail: Tail) -> None:
-        self._engine, self._admission, self._metrics = engine, admission, metrics
+    def __init__(
+        self, engine: Engine, admission: Admission, telemetry: Telemetry, tail: Tail
+    ) -> None:
+        self._engine, self._admission = engine, admission
+        self._telemetry, self._metrics = telemetry, telemetry.metrics
         self._tail: Tail = tail
 
     async def answer(self, task: Task, request: BaseModel, headers: Mapping[str, str]) -> str:
@@ -50,27 +53,40 @@ class Generator:
     ) -> tuple[dict[str, Any], str]:
         """The model's decisions, and the checked answer that they make."""
         part = task.output(request).part(self._tail)
-        async with self._admission.place():
-            start = time.perf_counter()
-            completion = await self._engine.complete(
-                model=task.name,
-                prompt=task.prompt(request) + part.prefix,
-                max_tokens=part.max_tokens,
-                regex=part.regex,
-                headers=headers,
-            )
-            self._metrics.engine_time.labels(task.name).observe(time.perf_counter() - start)
+        engine_time = self._metrics.engine_time
+        async with self._admission.place(task.name):
+            with self._telemetry.stage("engine", engine_time, task.name) as span:
+                completion = await self._engine.complete(
+                    model=task.name,
+                    prompt=task.prompt(request) + part.prefix,
+                    max_tokens=part.max_tokens,
+                    regex=part.regex,
+                    headers=continued(headers, span),
+                )
         self._metrics.tokens.labels(task.name, "in").inc(completion.prompt_tokens)
         self._metrics.tokens.labels(task.name, "out").inc(completion.completion_tokens)
+        with self._telemetry.stage("check", self._metrics.check_time, task.name):
+            values, text = self._checked(task, request, part, completion.text)
+        self._metrics.decisions.labels(task.name).inc(len(values))
+        generated = len(completion.text)
+        self._metrics.characters.labels(task.name, "generated").inc(generated)
+        self._metrics.characters.labels(task.name, "derived").inc(len(text) - generated)
+        return values, text
+
+    def _checked(
+        self, task: Task, request: BaseModel, part: Part, written: str
+    ) -> tuple[dict[str, Any], str]:
+        """Decisions and whole answer from what the engine wrote."""
+        violations = self._metrics.violations
         try:
-            values = part.read(completion.text)
+            values = part.read(written)
         except OutputError as error:
-            self._metrics.violations.labels(task.name, "language").inc()
+            violations.labels(task.name, LANGUAGE).inc()
             raise EngineFault(f"the engine did not keep to the constraint: {error}") from error
         text = task.render(request, values)
         broken = task.check(request, json.loads(text))
         for rule in broken:
-            self._metrics.violations.labels(task.name, rule).inc()
+            violations.labels(task.name, rule).inc()
         if broken:
             raise WrongAnswer(f"the answer breaks {', '.join(broken)} and was held back")
         return values, text

@@ -10,34 +10,39 @@ import secrets
 import time
 from collections.abc import Mapping
 
+from opentelemetry.trace import StatusCode
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.gateway.errors import BodyTooLarge, GatewayError, UnsupportedMediaType
-from serving.gateway.metrics import Metrics
+from serving.gateway.logs import TRACE_HEADERS
+from serving.gateway.metrics import OTHER
+from serving.gateway.telemetry import Telemetry, continued
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
 """W3C Trace Context, level 1, section 3.2."""
-OTHER = "other"
-"""Metric label of requests that met no route."""
-CLIENT_LEFT = "499"
-"""Metric label of requests whose client closed the connection before the answer began."""
+OPERATIONS = ("/healthz", "/readyz", "/metrics")
+"""Asked every few seconds by machines: logged at level ``debug``."""
+CLIENT_LEFT = 499
+"""Status, in metrics and logs, of requests whose client left before the answer began."""
 
 log = logging.getLogger(__name__)
 
 
-def trace_headers(scope: Scope) -> dict[str, str]:
-    """``x-request-id`` and ``traceparent``: the client's where they are well formed, or new."""
+def given_ids(scope: Scope) -> dict[str, str]:
+    """``x-request-id``, the client's where it is well formed or else a new one, and a well-formed
+    ``traceparent`` if the client sent one."""
     given = Headers(scope=scope)
     request_id, trace = given.get("x-request-id", ""), given.get("traceparent", "")
+    ids = {"x-request-id": request_id}
     if not _REQUEST_ID.fullmatch(request_id):
-        request_id = secrets.token_hex(16)
-    if not _TRACEPARENT.fullmatch(trace):
-        trace = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
-    return {"x-request-id": request_id, "traceparent": trace}
+        ids["x-request-id"] = secrets.token_hex(16)
+    if _TRACEPARENT.fullmatch(trace):
+        ids["traceparent"] = trace
+    return ids
 
 
 class Envelope:
@@ -45,7 +50,7 @@ class Envelope:
 
     Args:
         app: what is inside.
-        metrics: where requests are counted.
+        telemetry: where requests are counted and traced.
         max_body_bytes: the largest body that is read.
         methods: by path, the methods that are served; filled before the first request. No path
             here has parameters, so the path itself is the metric's label.
@@ -54,11 +59,11 @@ class Envelope:
     def __init__(
         self,
         app: ASGIApp,
-        metrics: Metrics,
+        telemetry: Telemetry,
         max_body_bytes: int,
         methods: Mapping[str, frozenset[str]],
     ) -> None:
-        self._app, self._metrics, self._max_body_bytes = app, metrics, max_body_bytes
+        self._app, self._telemetry, self._max_body_bytes = app, telemetry, max_body_bytes
         self._methods = methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,32 +71,69 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        headers = trace_headers(scope)
-        scope.setdefault("state", {})["trace_headers"] = headers
         methods = self._methods.get(scope["path"], frozenset())
-        known = scope["method"] in methods
+        method = scope["method"] if scope["method"] in methods else OTHER
+        route = scope["path"] if methods else OTHER
+        ids = given_ids(scope)
+        with self._telemetry.request(method, route, ids) as span:
+            headers = continued(ids, span)
+            headers.setdefault("traceparent", _new_trace())
+            TRACE_HEADERS.set(headers)
+            state = scope.setdefault("state", {})
+            state |= {"trace_headers": headers, "start": start}
+            status = await self._answer(scope, receive, send, headers)
+            span.set_attribute("http.response.status_code", status)
+            if status >= 500:
+                span.set_status(StatusCode.ERROR)
+        seconds = time.perf_counter() - start
+        self._telemetry.metrics.requests.labels(route, method, str(status)).observe(seconds)
+        error: GatewayError | None = state.get("error")
+        if error:
+            log.debug("%s: %s", error.code, error.message)
+        facts = {"route": route, "method": method, "status": status, "seconds": round(seconds, 6)}
+        log.log(
+            _level(route, status),
+            "request",
+            extra=facts | ({"error": error.code} if error else {}),
+        )
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str]
+    ) -> int:
+        """Answer a request, whatever happens.
+
+        Returns:
+            The status that was sent, or ``CLIENT_LEFT``.
+        """
         status = CLIENT_LEFT
 
         async def send_with_ids(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = str(message["status"])
+                status = message["status"]
                 MutableHeaders(scope=message).update(headers)
             await send(message)
 
+        async def send_error(error: GatewayError) -> None:
+            scope["state"]["error"] = error
+            start = [(b"content-type", b"application/json")]
+            start += [(k.encode(), v.encode()) for k, v in error.headers.items()]
+            await send_with_ids(
+                {"type": "http.response.start", "status": error.status, "headers": start}
+            )
+            await send_with_ids({"type": "http.response.body", "body": error.bytes()})
+
+        known = scope["method"] in self._methods.get(scope["path"], ())
         try:
             body = await self._read(scope, receive) if known and scope["method"] == "POST" else b""
             await self._run(scope, body, receive, send_with_ids)
         except GatewayError as error:
-            await _send_error(error, send_with_ids)
+            await send_error(error)
         except Exception:  # the process's edge: a bug must still answer in the one error shape
-            log.exception("request %s failed", headers["x-request-id"])
+            log.exception("a request failed")
             if status == CLIENT_LEFT:
-                await _send_error(GatewayError("internal error"), send_with_ids)
-        finally:
-            route, method = scope["path"] if methods else OTHER, scope["method"] if known else OTHER
-            self._metrics.requests.labels(route, method, status).inc()
-            self._metrics.latency.labels(route).observe(time.perf_counter() - start)
+                await send_error(GatewayError("internal error"))
+        return status
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body, within limits, before anything is done with it.
@@ -149,8 +191,12 @@ class Envelope:
             watcher.cancel()
 
 
-async def _send_error(error: GatewayError, send: Send) -> None:
-    headers = [(b"content-type", b"application/json")]
-    headers += [(k.encode(), v.encode()) for k, v in error.headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": error.bytes()})
+def _new_trace() -> str:
+    """The ``traceparent`` of a trace that begins here and is recorded nowhere here."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def _level(route: str, status: int) -> int:
+    if status >= 500:
+        return logging.WARNING
+    return logging.DEBUG if route in OPERATIONS else logging.INFO

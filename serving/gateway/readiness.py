@@ -49,6 +49,8 @@ class Readiness:
         self._metrics, self._announce = metrics, announce
         self._tail: Tail = tail
         self.ready, self.reason = False, STARTING
+        self.models: frozenset[str] = frozenset()
+        """Names of the base and the adapters, as the engine listed them last."""
 
     async def watch(self) -> None:
         """Prove the engine, then look at its health; prove it again whenever it was away."""
@@ -65,7 +67,7 @@ class Readiness:
 
     async def _try_to_prove(self) -> None:
         try:
-            await prove(self._engine, self._tail)
+            await self._prove()
         except EngineUnavailable as error:
             if self.reason == STARTING:
                 log.info("waiting for the engine")
@@ -74,7 +76,34 @@ class Readiness:
             self._warn(str(error))
         else:
             self._set(True, "")
+            log.info("ready")
             self._announce()
+
+    async def _prove(self) -> None:
+        """Check that every adapter answers and that the constraint bites.
+
+        Raises:
+            NotProven: one does not.
+            GatewayError: the engine cannot be asked.
+        """
+        fit: set[str] = set()
+        try:
+            models = await self._engine.models()
+            names = [model.name for model in models]
+            self.models = frozenset(names)
+            fit = {model.name for model in models if model.is_adapter}
+            bases = [model.name for model in models if not model.is_adapter]
+            missing = [name for name in TASKS if name not in fit] or ["the base"] * (not bases)
+            if missing:
+                raise NotProven(f"the engine serves {names}; missing: {', '.join(missing)}")
+            for task in TASKS.values():
+                fit.discard(task.name)
+                await _prove_adapter(self._engine, task, bases[0], self._tail)
+                await _prove_constraint(self._engine, task, bases[0])
+                fit.add(task.name)
+        finally:
+            for name in TASKS:
+                self._metrics.adapter_ready.labels(name).set(name in fit)
 
     def _warn(self, reason: str) -> None:
         if reason != self.reason:
@@ -84,25 +113,6 @@ class Readiness:
     def _set(self, ready: bool, reason: str) -> None:
         self.ready, self.reason = ready, reason
         self._metrics.ready.set(ready)
-
-
-async def prove(engine: Engine, tail: Tail) -> None:
-    """Check that every adapter answers and that the constraint bites.
-
-    Raises:
-        NotProven: one does not.
-        GatewayError: the engine cannot be asked.
-    """
-    models = await engine.models()
-    adapters = {model.name for model in models if model.is_adapter}
-    bases = [model.name for model in models if not model.is_adapter]
-    missing = [name for name in TASKS if name not in adapters] or ["the base"] * (not bases)
-    if missing:
-        names = [model.name for model in models]
-        raise NotProven(f"the engine serves {names}; missing: {', '.join(missing)}")
-    for task in TASKS.values():
-        await _prove_adapter(engine, task, bases[0], tail)
-        await _prove_constraint(engine, task, bases[0])
 
 
 async def _prove_adapter(engine: Engine, task: Task, base: str, tail: Tail) -> None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving.contract.profile import EXPERIENCE, PURPOSE, Profile
 from serving.contract.tasks import TASKS, Task
 from serving.gateway.admission import Admission
-from serving.gateway.engine import Engine, Upstream
-from serving.gateway.errors import EngineUnavailable, GatewayError, MalformedBody
+from serving.gateway.engine import Engine
+from serving.gateway.errors import EngineUnavailable
 from serving.gateway.formats import FORMS, ONLY_JSON, Renderer
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
 from serving.gateway.readiness import Readiness
+from serving.gateway.relay import Relay
+from serving.gateway.telemetry import Telemetry
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {
@@ -45,14 +46,14 @@ def routes(
     generator: Generator,
     admission: Admission,
     readiness: Readiness,
-    metrics: Metrics,
+    telemetry: Telemetry,
 ) -> APIRouter:
     """All routes, bound to the parts they call."""
     router = APIRouter()
     for task in TASKS.values():
         _add_task(router, task, generator)
-    _add_openai(router, engine, admission)
-    _add_operations(router, readiness, metrics)
+    _add_openai(router, engine, Relay(engine, admission, readiness, telemetry))
+    _add_operations(router, readiness, telemetry.metrics)
     return router
 
 
@@ -92,7 +93,7 @@ def _example(request: Any) -> Any:
     return {"summary": title, "value": request.model_dump(mode="json")}
 
 
-def _add_openai(router: APIRouter, engine: Engine, admission: Admission) -> None:
+def _add_openai(router: APIRouter, engine: Engine, relay: Relay) -> None:
     @router.get("/v1/models", tags=["openai"], summary="베이스 모델과 어댑터 목록")
     async def models() -> JSONResponse:
         # Not passed through: vLLM's list names folders of its machine.
@@ -110,9 +111,7 @@ def _add_openai(router: APIRouter, engine: Engine, admission: Admission) -> None
         openapi_extra={"requestBody": _COMPLETION_BODY},
     )
     async def completions(request: Request) -> Response:
-        body = await request.body()
-        _require_object(body)
-        return await _relay(engine, admission, body, request.state.trace_headers)
+        return await relay.answer(await request.body(), request.state)
 
 
 _COMPLETION_BODY = {
@@ -124,37 +123,6 @@ _COMPLETION_BODY = {
         }
     },
 }
-
-
-def _require_object(body: bytes) -> None:
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise MalformedBody(f"the body is not JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise MalformedBody("the body must be a JSON object with model and prompt")
-
-
-async def _relay(
-    engine: Engine, admission: Admission, body: bytes, headers: Mapping[str, str]
-) -> Response:
-    """Pass a request to the engine and its answer back, chunk by chunk."""
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(admission.place())
-        upstream = await stack.enter_async_context(engine.completions(body, headers))
-        chunks = _chunks(stack.pop_all(), upstream)
-        return StreamingResponse(chunks, media_type=upstream.content_type)
-
-
-async def _chunks(stack: AsyncExitStack, upstream: Upstream) -> AsyncIterator[bytes]:
-    try:
-        async with stack:
-            async for chunk in upstream.chunks:
-                yield chunk
-    except GatewayError as error:
-        if upstream.content_type != "text/event-stream":
-            raise
-        yield b"data: " + error.bytes() + b"\n\n"
 
 
 def _add_operations(router: APIRouter, readiness: Readiness, metrics: Metrics) -> None:
@@ -170,4 +138,4 @@ def _add_operations(router: APIRouter, readiness: Readiness, metrics: Metrics) -
 
     @router.get("/metrics", tags=["operations"], summary="Prometheus 지표")
     async def prometheus() -> Response:
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

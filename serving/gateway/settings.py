@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -19,6 +21,10 @@ class GatewaySettings(BaseSettings):
     """Address to listen on (``GATEWAY_HOST``); ``0.0.0.0`` inside a container."""
     port: int = Field(default=8000, ge=1, le=65535, validation_alias=AliasChoices("port"))
     """Port to listen on."""
+    workers: int = Field(default=1, ge=1)
+    """Gateway processes. Limits on requests are each one's own."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged. Only ``debug`` can show what was asked and answered."""
     engine_port: int = Field(
         default=8001, ge=1, le=65535, validation_alias=AliasChoices("engine_port")
     )

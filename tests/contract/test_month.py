@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from serving.contract import month, rate
 from serving.contract.assistance import MAY_BE_EMPTY, NONE, output_for, slots_of
-from serving.contract.check_month import check_month
+from serving.contract.check_month import RULES, check_month
 from serving.contract.exercises import CATALOGUE, CATEGORIES, fitting
 from serving.contract.month import BASIS_SHARE, MAX_STEP_KG, MIN_STEP_KG, MonthRequest, kilograms
 from serving.contract.profile import LIFTS, MAX_KG, MIN_KG, PUBLISHED
@@ -225,6 +225,10 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "assistance_volume": lambda a: _exercise(a, "sets", 6),
     "deload": lambda a: _exercise(a, "repetitions", 11, day=-1),
 }
+
+
+def test_every_rule_is_broken_by_a_test() -> None:
+    assert set(BROKEN) == set(RULES)
 
 
 @pytest.mark.parametrize("rule", BROKEN)

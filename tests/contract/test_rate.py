@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.contract import rate
-from serving.contract.check_rate import check_rate
+from serving.contract.check_rate import RULES, check_rate
 from serving.contract.profile import MAX_KG, MIN_KG, PUBLISHED, on_grid, profile_of
 from serving.contract.tasks import TASKS
 from tests.oracle import faults
@@ -107,6 +107,10 @@ BROKEN: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 def _plan(given: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     plan = given["weekly_weight_increase_plan"].replace(old, new)
     return {**given, "weekly_weight_increase_plan": plan}
+
+
+def test_every_rule_is_broken_by_a_test() -> None:
+    assert {*BROKEN, "over_100"} == set(RULES)
 
 
 @pytest.mark.parametrize("rule", BROKEN)

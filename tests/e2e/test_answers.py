@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import random
+import re
 import statistics
 import time
 from collections.abc import Sequence
@@ -244,8 +245,8 @@ async def test_metrics_saw_the_requests(stack: Stack) -> None:
             pass
         async with session.get("/metrics") as response:
             text = await response.text()
-    assert (
-        'routine_http_requests_total{method="POST",route="/gen/routine/rate",status="200"}' in text
-    )
+    counted = 'routine_http_request_duration_seconds_count{method="POST",route="/gen/routine/rate"'
+    assert f'{counted},status="200"}}' in text
     assert "routine_ready 1.0" in text
-    assert "routine_semantic_violations_total{" not in text
+    violations = re.findall(r"routine_semantic_violations_total.* (\S+)\n", text)
+    assert set(violations) == {"0.0"}

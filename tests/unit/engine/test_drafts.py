@@ -54,6 +54,7 @@ def passes(drafts: Drafts, prompt: list[int], answer: list[int]) -> int:
             kept += 1
         new = min(kept + 1, len(answer) - done)
         done, count = done + new, count + 1
+    drafts.draft(np.array(prompt + answer, dtype=np.int32), new)  # the engine asks after the last
     return count
 
 
@@ -96,6 +97,27 @@ def test_answers_that_were_seen_before_take_fewer_passes_than_decisions(
         counts.append(passes(drafts, prompt, answer))
     later = counts[600:]
     assert sum(later) / len(later) < 0.75 * (len(TASKS[task.name].outputs()[0].decisions))
+
+
+@each_task
+def test_what_is_counted_adds_up(task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Every token is forced or chosen, and comes from a pass or from an accepted draft."""
+    drafts = Drafts(tokenizer, LIMIT, "derive", memory=True)
+    output = task.output(task.examples[0])
+    prompt = tokenizer.encode(task.prompt(task.examples[0]) + output.part("derive").prefix)
+    steps = tokens = 0
+    for seed in range(20):
+        text = output.decided(output.sample(random.Random(seed)))
+        answer = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+        steps += passes(drafts, prompt, answer)
+        tokens += len(answer)
+    counts = drafts.counts[task.name]
+    assert counts.requests == 20
+    assert counts.passes == steps
+    assert counts.forced + counts.chosen == tokens == counts.passes + counts.accepted
+    assert counts.chosen > 20 * 3
+    assert counts.forced > counts.chosen / 2
+    assert counts.drafted >= counts.accepted
 
 
 @given(junk=st.lists(st.integers(-5, 1100), min_size=1, max_size=60), new=st.integers(1, 60))
@@ -180,6 +202,12 @@ def test_memory_forgets_the_oldest_and_learns_what_has_changed() -> None:
     assert changed == [7, 7, 5, 5]
 
 
+def counted(drafter: Drafter, name: str, labels: dict[str, str] | None = None) -> float:
+    value = drafter.metrics.registry.get_sample_value(f"routine_drafter_{name}_total", labels)
+    assert value is not None
+    return value
+
+
 class Config:
     """What the drafter reads of vLLM's configuration."""
 
@@ -207,7 +235,7 @@ def test_arguments_of_another_shape_are_counted_and_leave_plain_decoding(
     drafter = Drafter(cast(VllmConfig, Config))
     drafter.load_model()
     assert drafter.propose(sampled, lengths, tokens) == [[] for _ in sampled]
-    assert drafter.failures == 1
+    assert counted(drafter, "failures") == 1
     assert "the drafter failed, 1 times" in caplog.text
 
 
@@ -225,4 +253,10 @@ def test_vllm_s_arguments_are_answered_row_by_row(tokenizer: PreTrainedTokenizer
     assert first == [] and tokenizer.decode(second) == ',"increase_rate_week":'
     lengths[1] = 2048
     assert drafter.propose([[], [1]], lengths, tokens) == [[], []]
-    assert drafter.failures == 0
+    assert counted(drafter, "failures") == 0
+    assert counted(drafter, "seconds") > 0
+    of_rate = {"task": "rate"}
+    assert counted(drafter, "requests", of_rate) == counted(drafter, "passes", of_rate) == 1
+    assert counted(drafter, "tokens", {**of_rate, "kind": "chosen"}) == len(row) - len(prompt)
+    assert counted(drafter, "drafted_tokens", of_rate) == len(second)
+    assert counted(drafter, "passes", {"task": "month"}) == 0

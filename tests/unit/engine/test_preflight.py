@@ -20,7 +20,7 @@ from serving.contract.tasks import TASKS
 from serving.engine.command import arguments, environment
 from serving.engine.preflight import PreflightError, locate_base, preflight
 from serving.engine.settings import DEMO, EngineSettings
-from serving.startup import StartError, check_port
+from serving.startup import StartError, TraceTarget, check_port
 
 Break = Callable[[Path], object]
 
@@ -225,7 +225,7 @@ def test_a_port_that_is_taken_stops_the_start_in_one_line() -> None:
 def test_the_command_line_names_base_adapters_and_backend() -> None:
     settings = EngineSettings(engine_port=9)
     lock = Lock.load(settings.adapters)
-    command = arguments(settings, DEMO / "base", lock, rank=12, gpu=False)
+    command = arguments(settings, DEMO / "base", lock, rank=12, gpu=False, traces=None)
     options = dict(itertools.pairwise(command))
     first = command.index("--lora-modules") + 1
     adapters = [f"{name}={DEMO / 'adapters' / name}" for name in TASKS]
@@ -235,7 +235,13 @@ def test_the_command_line_names_base_adapters_and_backend() -> None:
     assert options["--structured-outputs-config.backend"] == "outlines"
     assert options["--served-model-name"] == "demo"
     assert "--gpu-memory-utilization" not in command
-    on_gpu = arguments(settings, DEMO / "base", lock, rank=16, gpu=True)
+    assert "--otlp-traces-endpoint" not in command
+    target = TraceTarget("http://collector:4318/v1/traces", "http/protobuf")
+    on_gpu = arguments(settings, DEMO / "base", lock, rank=16, gpu=True, traces=target)
     assert "--gpu-memory-utilization" in on_gpu
-    assert "VLLM_CPU_KVCACHE_SPACE" in environment(settings, gpu=False)
-    assert "VLLM_CPU_KVCACHE_SPACE" not in environment(settings, gpu=True)
+    assert dict(itertools.pairwise(on_gpu))["--otlp-traces-endpoint"] == target.endpoint
+    traced = environment(settings, gpu=True, traces=target)
+    assert traced["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
+    assert traced["OTEL_SERVICE_NAME"] == "routine-engine"
+    assert "VLLM_CPU_KVCACHE_SPACE" in environment(settings, gpu=False, traces=None)
+    assert "VLLM_CPU_KVCACHE_SPACE" not in environment(settings, gpu=True, traces=None)

@@ -191,7 +191,7 @@ def test_a_wrong_month_is_held_back_and_counted(
     response = client.post(MONTH, json=GOOD_MONTH)
     assert response.status_code == 502
     assert response.json()["error"]["code"] == "answer_rejected"
-    line = 'routine_semantic_violations_total{rule="kg",task="month"} 1.0'
+    line = 'routine_semantic_violations_total{adapter="month",rule="kg"} 1.0'
     assert line in client.get("/metrics").text
 
 

@@ -13,6 +13,7 @@ from serving.contract.tasks import TASKS, Task
 from serving.gateway.admission import Admission
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
+from serving.gateway.telemetry import Telemetry
 from tests.unit.gateway.fake_engine import FakeEngine
 
 
@@ -23,8 +24,8 @@ async def answer(task: Task, request: Any, values: Mapping[str, Any], tail: Tail
     written = output.decided(values) if tail == "derive" else output.text(values)
     assert re.fullmatch(part.regex, written)
     assert part.prefix + written == output.text(values)[: len(part.prefix + written)]
-    engine, metrics = FakeEngine(text=written), Metrics()
-    generator = Generator(engine, Admission(1, 1, metrics), metrics, tail)
+    engine, telemetry = FakeEngine(text=written), Telemetry(Metrics(tail), None)
+    generator = Generator(engine, Admission(1, 1, telemetry), telemetry, tail)
     text = await generator.answer(task, request, {})
     assert engine.calls[0].regex == part.regex
     return text

@@ -1,0 +1,68 @@
+"""Logs: a line of JSON each, with the request's ids, and nothing of what was asked or answered.
+
+Errors' messages can quote a client's text. They, and exceptions' own words, are written at level
+``debug`` only; at other levels a traceback has its places and the exception's class.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+TRACE_HEADERS: ContextVar[Mapping[str, str]] = ContextVar("trace_headers")
+"""``x-request-id`` and ``traceparent`` of the request that is being answered."""
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+def set_up(level: str) -> None:
+    """Send all of this process's logs, warnings included, to standard error.
+
+    Args:
+        level: the lowest that is written: ``debug``, ``info``, ``warning`` or ``error``.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines(quotes=level == "debug"))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.captureWarnings(True)
+
+
+class Lines(JsonFormatter):
+    """Log records as JSON.
+
+    Args:
+        quotes: also write exceptions' own words.
+    """
+
+    def __init__(self, quotes: bool) -> None:
+        super().__init__(
+            "%(levelname)s %(name)s %(message)s",
+            rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
+            timestamp="time",
+            json_ensure_ascii=False,
+        )
+        self._quotes = quotes
+
+    def add_fields(
+        self,
+        log_data: dict[str, Any],
+        record: logging.LogRecord,
+        message_dict: dict[str, Any],
+    ) -> None:
+        super().add_fields(log_data, record, message_dict)
+        headers = TRACE_HEADERS.get(None)
+        if headers:
+            log_data["request_id"] = headers["x-request-id"]
+            log_data["trace_id"] = headers["traceparent"].split("-")[1]
+
+    def formatException(self, ei: _ExcInfo) -> str:
+        if self._quotes or ei[0] is None:
+            return logging.Formatter.formatException(self, ei)
+        return "".join(traceback.format_tb(ei[2])) + ei[0].__qualname__

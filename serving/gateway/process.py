@@ -1,0 +1,25 @@
+"""How this gateway process itself is doing: its event loop, memory and processor time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psutil
+
+from serving.gateway.metrics import Metrics
+
+INTERVAL_SECONDS = 0.25
+
+
+async def watch_process(metrics: Metrics) -> None:
+    """Measure until cancelled. The lag is how much later than asked a sleep ends."""
+    loop, process, spent = asyncio.get_running_loop(), psutil.Process(), 0.0
+    metrics.workers.set(1)
+    while True:
+        metrics.memory.set(process.memory_info().rss)
+        times = process.cpu_times()
+        metrics.processor.inc(times.user + times.system - spent)
+        spent = times.user + times.system
+        due = loop.time() + INTERVAL_SECONDS
+        await asyncio.sleep(INTERVAL_SECONDS)
+        metrics.loop_lag.observe(max(0.0, loop.time() - due))

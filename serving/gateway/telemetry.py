@@ -1,0 +1,123 @@
+"""What a request leaves behind besides its answer: durations, error counts and OpenTelemetry spans.
+
+Names follow OpenTelemetry's semantic conventions for HTTP (1.23 and later). Spans are off unless
+``serving.startup.trace_target`` finds where to send them. They hold no prompt and no profile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import Histogram
+
+from serving.gateway.errors import GatewayError
+from serving.gateway.metrics import Metrics
+from serving.startup import TraceTarget
+
+SERVICE = "routine-gateway"
+"""The service's name in traces, unless OTEL_SERVICE_NAME gives another."""
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+def make_provider(target: TraceTarget | None) -> TracerProvider | None:
+    """Sends spans to ``target`` in batches, in the background; None for no spans.
+
+    Further OTEL_* variables (sampler, resource attributes, batches) are read by the SDK.
+    """
+    if target is None:
+        return None
+    exporter: SpanExporter
+    if target.protocol == "grpc":
+        exporter = GrpcExporter(target.endpoint, insecure=target.endpoint.startswith("http://"))
+    else:
+        exporter = HttpExporter(target.endpoint)
+    provider = TracerProvider(resource=Resource.create({"service.name": SERVICE}))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider
+
+
+class Telemetry:
+    """Metrics and traces together, so that both tell of the same moments.
+
+    Args:
+        metrics: what is counted.
+        traces: where spans are sent.
+    """
+
+    def __init__(self, metrics: Metrics, traces: TraceTarget | None) -> None:
+        self.metrics, self._provider = metrics, make_provider(traces)
+        self._tracer: Tracer = NoOpTracer()
+        if self._provider:
+            self._tracer = self._provider.get_tracer(__name__)
+
+    async def close(self) -> None:
+        """Send the spans that are left."""
+        if self._provider:
+            await asyncio.to_thread(self._provider.shutdown)
+
+    @contextmanager
+    def request(self, method: str, route: str, headers: Mapping[str, str]) -> Iterator[Span]:
+        """A request's server span; what happens inside belongs to it.
+
+        Args:
+            method: of the request.
+            route: where it is answered.
+            headers: with the caller's ``traceparent``.
+        """
+        span = self._tracer.start_span(
+            f"{method} {route}",
+            _PROPAGATOR.extract(headers),
+            SpanKind.SERVER,
+            {
+                "http.request.method": method,
+                "http.route": route,
+                "request.id": headers["x-request-id"],
+            },
+        )
+        with trace.use_span(
+            span, end_on_exit=True, record_exception=False, set_status_on_exception=False
+        ):
+            yield span
+
+    @contextmanager
+    def stage(self, name: str, histogram: Histogram, adapter: str) -> Iterator[Span]:
+        """A part of a request's way: its time, its span, and the engine's errors within it.
+
+        Args:
+            name: of the span.
+            histogram: where its time is counted, by adapter.
+            adapter: whom the request is for.
+        """
+        span = self._tracer.start_span(name, attributes={"routine.adapter": adapter})
+        start = time.perf_counter()
+        try:
+            yield span
+        except GatewayError as error:
+            span.set_status(Status(StatusCode.ERROR, error.code))
+            if error.engine_error:
+                self.metrics.engine_errors.labels(adapter, error.engine_error).inc()
+            raise
+        finally:
+            histogram.labels(adapter).observe(time.perf_counter() - start)
+            span.end()
+
+
+def continued(headers: Mapping[str, str], span: Span) -> dict[str, str]:
+    """``headers`` for whoever goes on with the trace: ``span`` is the parent there, if there is
+    one."""
+    found = dict(headers)
+    if span.get_span_context().is_valid:
+        _PROPAGATOR.inject(found, trace.set_span_in_context(span))
+    return found

@@ -1,0 +1,104 @@
+"""An OpenTelemetry collector that keeps the spans it is sent (OTLP over HTTP, protobuf)."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+
+@dataclass(frozen=True)
+class SpanSeen:
+    """A span as it arrived; ids in hexadecimal."""
+
+    service: str
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    attributes: dict[str, str]
+    failed: bool
+
+
+class Collector:
+    """The spans so far."""
+
+    def __init__(self) -> None:
+        self.spans: list[SpanSeen] = []
+        self.url = ""
+
+    def receive(self, body: bytes) -> None:
+        sent = ExportTraceServiceRequest.FromString(body)
+        for resource in sent.resource_spans:
+            service = _attributes(resource.resource.attributes)["service.name"]
+            for scope in resource.scope_spans:
+                self.spans += [
+                    SpanSeen(
+                        service,
+                        span.name,
+                        span.trace_id.hex(),
+                        span.span_id.hex(),
+                        span.parent_span_id.hex(),
+                        _attributes(span.attributes),
+                        span.status.code == span.status.STATUS_CODE_ERROR,
+                    )
+                    for span in scope.spans
+                ]
+
+    def wait(self, fits: Callable[[SpanSeen], bool], seconds: float = 30) -> SpanSeen:
+        """The first span that fits."""
+        deadline = time.monotonic() + seconds
+        while not (found := [span for span in self.spans if fits(span)]):
+            assert time.monotonic() < deadline, self.spans
+            time.sleep(0.05)
+        return found[0]
+
+
+def _attributes(given: object) -> dict[str, str]:
+    found = {}
+    for one in given:  # type: ignore[attr-defined]
+        kind = one.value.WhichOneof("value")
+        found[one.key] = str(getattr(one.value, kind)) if kind else ""
+    return found
+
+
+@contextmanager
+def collector() -> Iterator[Collector]:
+    """A running collector; ``url`` is its traces endpoint."""
+    running = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            running.receive(body)
+            answer = ExportTraceServiceResponse().SerializeToString()
+            self.send_response(200)
+            self.send_header("content-type", "application/x-protobuf")
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    running.url = f"http://127.0.0.1:{server.server_port}/v1/traces"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield running
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

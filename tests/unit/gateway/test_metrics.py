@@ -1,0 +1,298 @@
+"""Names and labels that dashboards and alerts lean on, and what is counted under them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from loadtests.stack import ROOT, free_port
+from serving.contract.tasks import TASKS
+from serving.gateway.errors import EngineFault, EngineRefused, EngineTimeout, EngineUnavailable
+from serving.gateway.metrics import LATENCY_BUCKETS, Metrics
+from tests.bad_requests import GOOD
+from tests.unit.gateway.fake_engine import FakeEngine, completion_body, wait_ready
+
+RATE = "/gen/routine/rate"
+JSON = {"content-type": "application/json"}
+FROZEN = """routine_adapter_ready{adapter}
+routine_admissions_total{adapter,outcome}
+routine_answer_characters_total{adapter,origin}
+routine_build_info{python,tail,version}
+routine_check_duration_seconds{adapter}
+routine_cpu_seconds_total{}
+routine_decisions_total{adapter}
+routine_engine_duration_seconds{adapter}
+routine_engine_errors_total{adapter,kind}
+routine_event_loop_lag_seconds{}
+routine_http_request_duration_seconds{method,route,status}
+routine_in_flight_limit_requests{}
+routine_in_flight_requests{}
+routine_queue_duration_seconds{adapter}
+routine_queue_limit_requests{}
+routine_queued_requests{}
+routine_ready{}
+routine_resident_memory_bytes{}
+routine_semantic_violations_total{adapter,rule}
+routine_time_to_first_token_seconds{adapter}
+routine_tokens_total{adapter,direction}
+routine_workers{}"""
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def samples(text: str) -> Samples:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+class Scrape:
+    """What /metrics says now."""
+
+    def __init__(self, client: TestClient) -> None:
+        self.text = client.get("/metrics").text
+        self._samples = samples(self.text)
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        return self._samples.get((f"routine_{name}", tuple(sorted(labels.items()))))
+
+
+def test_metric_names_and_labels_are_frozen(client: TestClient, engine: FakeEngine) -> None:
+    """Renaming one breaks its users' dashboards: say so in the release, then change it here."""
+    wait_ready(client)
+    client.post(RATE, json=GOOD)
+    engine.text = "x"
+    client.post(RATE, json=GOOD)
+    engine.content_type = "text/event-stream"
+    client.post("/v1/completions", content=completion_body(), headers=JSON)
+    found = set()
+    for series, labels in samples(client.get("/metrics").text):
+        name = re.sub(r"_(bucket|sum|count)$", "", series)
+        found.add(f"{name}{{{','.join(key for key, _ in labels if key != 'le')}}}")
+    assert "\n".join(sorted(found)) == FROZEN
+    described = Metrics("derive").described
+    assert {f"{m.name}{{{','.join(sorted(m.labels))}}}" for m in described} == found
+
+
+def test_requests_are_counted_by_route_and_status_and_no_user_input_is_a_label(
+    client: TestClient,
+) -> None:
+    wait_ready(client)
+    client.post(RATE, json=GOOD)
+    client.post(RATE, json={})
+    client.post(RATE, content=b"x")
+    client.get("/secret-path")
+    client.request("SECRET", RATE)
+    for model in ('"secret"', '["secret"]', "7", "null"):
+        body = f'{{"model": {model}, "prompt": "secret"}}'
+        client.post("/v1/completions", content=body.encode(), headers=JSON)
+    scrape = Scrape(client)
+    for status in ("200", "415", "422"):
+        labels = {"route": RATE, "method": "POST", "status": status}
+        assert scrape("http_request_duration_seconds_count", **labels) == 1
+    assert scrape("engine_duration_seconds_count", adapter="other") == 4
+    assert scrape("tokens_total", adapter="rate", direction="in") == 80
+    assert scrape("tokens_total", adapter="rate", direction="out") == 23
+    assert scrape("decisions_total", adapter="rate") == 4
+    generated = scrape("answer_characters_total", adapter="rate", origin="generated")
+    derived = scrape("answer_characters_total", adapter="rate", origin="derived")
+    assert generated and derived and generated + derived == len(client.post(RATE, json=GOOD).text)
+    for stage in ("queue", "engine", "check"):
+        assert scrape(f"{stage}_duration_seconds_count", adapter="rate") == 1
+    assert "secret" not in scrape.text.lower()
+
+
+def test_every_violation_is_there_from_the_start_with_zero(client: TestClient) -> None:
+    """Or the first one would be no increase, and would raise no alarm."""
+    scrape = Scrape(client)
+    for task in TASKS.values():
+        for rule in ("language", *task.rules):
+            assert scrape("semantic_violations_total", adapter=task.name, rule=rule) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (EngineUnavailable("x"), "unavailable"),
+        (EngineTimeout("x"), "timeout"),
+        (EngineFault("x"), "fault"),
+        (EngineRefused(404, "x", None), "refused"),
+    ],
+)
+def test_engine_errors_are_counted_by_adapter_and_kind(
+    error: EngineUnavailable, kind: str, client: TestClient, engine: FakeEngine
+) -> None:
+    wait_ready(client)
+    engine.error = error
+    client.post("/v1/completions", content=completion_body(model="month"), headers=JSON)
+    assert Scrape(client)("engine_errors_total", adapter="month", kind=kind) == 1
+
+
+def test_adapters_that_are_not_served_are_seen_in_metrics(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    wait_ready(client)
+    assert Scrape(client)("adapter_ready", adapter="month") == 1
+    engine.error = EngineUnavailable("down")
+    wait_ready(client, 503)
+    assert Scrape(client)("adapter_ready", adapter="rate") == 0
+    engine.served, engine.error = engine.served[:-1], None
+    deadline = time.monotonic() + 5
+    while not (scrape := Scrape(client))("adapter_ready", adapter="rate"):
+        assert time.monotonic() < deadline
+    assert scrape("adapter_ready", adapter="month") == 0
+    assert scrape("ready") == 0
+
+
+ESCAPED = '{"choices":[{"text":"\\"usage\\":{}"}],'
+USAGE = '"usage":{"prompt_tokens":7,"total_tokens":12,"completion_tokens":5}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "chunks", "tokens"),
+    [
+        ("application/json", [ESCAPED, USAGE[:9], USAGE[9:] + "}"], 5),
+        ("application/json", ['{"choices":[]}'], None),
+        ("application/json", ['{"usage":null}'], None),
+        (
+            "text/event-stream",
+            ['data: {"choices":[],"usage":null}\n\n', f"data: {{{USAGE}}}\n\n", "data: [DONE]\n\n"],
+            5,
+        ),
+        ("text/event-stream", ["data: {}\n\n", "data: [DONE]\n\n"], None),
+    ],
+)  # fmt: skip
+def test_tokens_of_completions_are_those_the_engine_tells(
+    kind: str, chunks: list[str], tokens: int | None, client: TestClient, engine: FakeEngine
+) -> None:
+    wait_ready(client)
+    engine.content_type, engine.chunks = kind, [chunk.encode() for chunk in chunks]
+    response = client.post("/v1/completions", content=completion_body(), headers=JSON)
+    assert response.text == "".join(chunks)
+    scrape = Scrape(client)
+    assert scrape("tokens_total", adapter="rate", direction="out") == tokens
+    assert scrape("tokens_total", adapter="rate", direction="in") == (7 if tokens else None)
+    streams = 1 if kind == "text/event-stream" else None
+    assert scrape("time_to_first_token_seconds_count", adapter="rate") == streams
+
+
+def test_measured_latencies_fall_into_buckets_that_tell_them_apart() -> None:
+    """p50 and p95 of everything that was measured, of both models: none in the last bucket, and a
+    quantile that is read from the buckets is off by no more than half."""
+    for low, high in pairwise(LATENCY_BUCKETS):
+        assert low >= 0.02 or high / low <= 2.5
+        assert low < 0.02 or high / low <= 1.7
+    measured = 0
+    for path in (ROOT / "loadtests" / "results").glob("bench-*.json"):
+        for row in json.loads(path.read_text())["measured"]:
+            if row["peer"].startswith("ours"):
+                measured += 1
+                assert 0.02 < row["p50_seconds"] <= row["p95_seconds"] < LATENCY_BUCKETS[-1]
+    assert measured >= 10
+
+
+@contextmanager
+def gateway(folder: Path, workers: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A gateway of several processes, without an engine."""
+    port = free_port()
+    variables = {"PORT": str(port), "ENGINE_PORT": str(free_port()), "TMPDIR": str(folder)}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.gateway"],
+            cwd=ROOT,
+            env={**os.environ, **variables, "GATEWAY_WORKERS": str(workers)},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def test_several_workers_are_counted_together(tmp_path: Path) -> None:
+    """Counters outlive a worker that is killed; its gauges do not."""
+    import urllib.error
+    import urllib.request
+
+    def get(url: str) -> str:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            body: bytes = response.read()
+            return body.decode()
+
+    def scrape() -> Samples:
+        return samples(get(f"{url}/metrics"))
+
+    def wait_for(workers: int) -> Samples:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                found = scrape()
+                if found.get(("routine_workers", ())) == workers:
+                    return found
+            except OSError:
+                pass
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+
+    alive = (
+        "routine_http_request_duration_seconds_count",
+        (("method", "GET"), ("route", "/healthz"), ("status", "200")),
+    )
+    with gateway(tmp_path, workers=2) as (url, process):
+        found = wait_for(2)
+        memory = found[("routine_resident_memory_bytes", ())]
+        assert found[("routine_in_flight_limit_requests", ())] == 512
+        assert found[("routine_ready", ())] == 0
+        assert sum(name == "routine_build_info" for name, _ in found) == 1
+        for _ in range(40):
+            get(f"{url}/healthz")
+        assert scrape()[alive] == 40
+        workers = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        assert len(workers) == 2
+        workers[0].kill()
+        deadline = time.monotonic() + 60
+        while (found := wait_for(2)) and {w.pid for w in workers} <= {
+            c.pid for c in psutil.Process(process.pid).children()
+        }:
+            assert time.monotonic() < deadline
+        assert found[alive] == 40
+        assert found[("routine_resident_memory_bytes", ())] < 1.5 * memory
+        assert found[("routine_in_flight_limit_requests", ())] == 512
+        children = psutil.Process(process.pid).children(recursive=True)
+    _, left = psutil.wait_procs(children, timeout=10)
+    assert left == []
+    assert not list(tmp_path.glob("routine-gateway-metrics-*"))
+
+
+def test_workers_do_not_outlive_a_gateway_that_is_killed(tmp_path: Path) -> None:
+    with gateway(tmp_path, workers=2) as (_, process):
+        deadline = time.monotonic() + 60
+        while (tmp_path / "log").read_text().count("waiting for the engine") < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    _, left = psutil.wait_procs(children, timeout=10)
+    assert left == []

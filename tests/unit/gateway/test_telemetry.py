@@ -1,0 +1,113 @@
+"""Spans of the gateway, as a collector gets them."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.testclient import TestClient
+
+from serving.gateway.app import create_app
+from serving.gateway.errors import EngineTimeout
+from serving.gateway.settings import GatewaySettings
+from serving.startup import StartError, TraceTarget, trace_target
+from tests.bad_requests import GOOD
+from tests.collector import SpanSeen, collector
+from tests.unit.gateway.fake_engine import FakeEngine, completion_body, factory, wait_ready
+
+RATE = "/gen/routine/rate"
+JSON = {"content-type": "application/json"}
+CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+TRACE_ID, CALLER_ID = CALLER.split("-")[1:3]
+
+
+def test_a_request_s_stages_are_spans_within_the_caller_s_trace(
+    engine: FakeEngine, settings: GatewaySettings
+) -> None:
+    with collector() as seen:
+        app = create_app(settings, factory(engine), traces=TraceTarget(seen.url, "http/protobuf"))
+        with TestClient(app, raise_server_exceptions=False) as client:
+            wait_ready(client)
+            response = client.post(RATE, json=GOOD, headers={"traceparent": CALLER})
+            passed_on = engine.calls[-1].headers["traceparent"].split("-")
+            engine.error = EngineTimeout("x")
+            client.post(RATE, json=GOOD)
+            engine.error, engine.content_type = None, "text/event-stream"
+            client.post("/v1/completions", content=completion_body(), headers=JSON)
+    spans = [span for span in seen.spans if span.trace_id == TRACE_ID]
+    by_name = {span.name: span for span in spans}
+    server = by_name[f"POST {RATE}"]
+    assert server.parent_id == CALLER_ID
+    assert server.service == "routine-gateway"
+    assert server.attributes["http.response.status_code"] == "200"
+    assert server.attributes["request.id"] == response.headers["x-request-id"]
+    assert {
+        name: by_name[name].parent_id for name in ("queue", "engine", "check")
+    } == dict.fromkeys(("queue", "engine", "check"), server.span_id)
+    assert by_name["engine"].attributes == {"routine.adapter": "rate"}
+    assert passed_on[1:3] == [TRACE_ID, by_name["engine"].span_id]
+    assert response.headers["traceparent"].split("-")[1:3] == [TRACE_ID, server.span_id]
+    assert not any(span.failed for span in spans)
+    failed = [span for span in seen.spans if span.failed]
+    assert {span.name for span in failed} == {f"POST {RATE}", "engine"}
+    assert not failed[-1].parent_id  # nobody called it: its trace begins here
+    relayed = next(span for span in seen.spans if span.name == "POST /v1/completions")
+    assert [s.name for s in seen.spans if s.parent_id == relayed.span_id] == ["queue", "engine"]
+    assert not _leaks(seen.spans)
+
+
+def _leaks(spans: list[SpanSeen]) -> list[SpanSeen]:
+    return [span for span in spans if "남성" in str(span) or "rm_weight" in str(span)]
+
+
+def test_a_collector_that_is_away_costs_no_request(
+    engine: FakeEngine, settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    away = TraceTarget("http://127.0.0.1:9/v1/traces", "http/protobuf")
+    with TestClient(create_app(settings, factory(engine), traces=away)) as client:
+        wait_ready(client)
+        assert client.post(RATE, json=GOOD).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, None),
+        ({"TRACES_EXPORTER": "none", "EXPORTER_OTLP_ENDPOINT": "http://a:1"}, None),
+        ({"SDK_DISABLED": "true", "EXPORTER_OTLP_ENDPOINT": "http://a:1"}, None),
+        ({"TRACES_EXPORTER": "otlp"}, ("http://localhost:4317", "grpc")),
+        ({"EXPORTER_OTLP_ENDPOINT": "http://a:1"}, ("http://a:1", "grpc")),
+        (
+            {"TRACES_EXPORTER": "otlp", "EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+            ("http://localhost:4318/v1/traces", "http/protobuf"),
+        ),
+        (
+            {"EXPORTER_OTLP_ENDPOINT": "http://a:1/", "EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+            ("http://a:1/v1/traces", "http/protobuf"),
+        ),
+        (
+            {
+                "EXPORTER_OTLP_ENDPOINT": "http://a:1",
+                "EXPORTER_OTLP_TRACES_ENDPOINT": "http://b:2/x",
+                "EXPORTER_OTLP_PROTOCOL": "grpc",
+                "EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+            },
+            ("http://b:2/x", "http/protobuf"),
+        ),
+    ],
+)
+def test_opentelemetry_s_variables_say_where_spans_go(
+    variables: dict[str, str], expected: tuple[str, str] | None
+) -> None:
+    assert trace_target({f"OTEL_{k}": v for k, v in variables.items()}) == expected
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"OTEL_TRACES_EXPORTER": "zipkin"},
+        {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+    ],
+)
+def test_what_opentelemetry_can_and_this_project_cannot_is_said(variables: dict[str, str]) -> None:
+    with pytest.raises(StartError, match=r"set (otlp or none|grpc or http/protobuf)"):
+        trace_target(variables)
