@@ -25,7 +25,7 @@ _TRACEPARENT = re.compile(
 )
 """W3C Trace Context, level 1, section 3.2."""
 OPERATIONS = ("/healthz", "/readyz", "/metrics")
-"""Asked every few seconds by machines: logged at level ``debug``."""
+"""Asked every few seconds by machines: not traced, and logged at level ``debug``."""
 CLIENT_LEFT = 499
 """Status, in metrics and logs, of requests whose client left before the answer began."""
 
@@ -75,7 +75,7 @@ class Envelope:
         method = scope["method"] if scope["method"] in methods else OTHER
         route = scope["path"] if methods else OTHER
         ids = given_ids(scope)
-        with self._telemetry.request(method, route, ids) as span:
+        with self._telemetry.request(method, route, ids, route not in OPERATIONS) as span:
             headers = continued(ids, span)
             headers.setdefault("traceparent", _new_trace())
             TRACE_HEADERS.set(headers)
@@ -197,6 +197,6 @@ def _new_trace() -> str:
 
 
 def _level(route: str, status: int) -> int:
-    if status >= 500:
-        return logging.WARNING
-    return logging.DEBUG if route in OPERATIONS else logging.INFO
+    if route in OPERATIONS:
+        return logging.DEBUG
+    return logging.WARNING if status >= 500 else logging.INFO

@@ -29,6 +29,7 @@ SERVICE = "routine-gateway"
 """The service's name in traces, unless OTEL_SERVICE_NAME gives another."""
 
 _PROPAGATOR = TraceContextTextMapPropagator()
+_NO_TRACER = NoOpTracer()
 
 
 def make_provider(target: TraceTarget | None) -> TracerProvider | None:
@@ -58,7 +59,7 @@ class Telemetry:
 
     def __init__(self, metrics: Metrics, traces: TraceTarget | None) -> None:
         self.metrics, self._provider = metrics, make_provider(traces)
-        self._tracer: Tracer = NoOpTracer()
+        self._tracer: Tracer = _NO_TRACER
         if self._provider:
             self._tracer = self._provider.get_tracer(__name__)
 
@@ -68,15 +69,18 @@ class Telemetry:
             await asyncio.to_thread(self._provider.shutdown)
 
     @contextmanager
-    def request(self, method: str, route: str, headers: Mapping[str, str]) -> Iterator[Span]:
+    def request(
+        self, method: str, route: str, headers: Mapping[str, str], traced: bool
+    ) -> Iterator[Span]:
         """A request's server span; what happens inside belongs to it.
 
         Args:
             method: of the request.
             route: where it is answered.
             headers: with the caller's ``traceparent``.
+            traced: record a span.
         """
-        span = self._tracer.start_span(
+        span = (self._tracer if traced else _NO_TRACER).start_span(
             f"{method} {route}",
             _PROPAGATOR.extract(headers),
             SpanKind.SERVER,

@@ -51,6 +51,7 @@ def test_a_request_s_stages_are_spans_within_the_caller_s_trace(
     assert not failed[-1].parent_id  # nobody called it: its trace begins here
     relayed = next(span for span in seen.spans if span.name == "POST /v1/completions")
     assert [s.name for s in seen.spans if s.parent_id == relayed.span_id] == ["queue", "engine"]
+    assert not [span for span in seen.spans if "readyz" in span.name]
     assert not _leaks(seen.spans)
 
 

@@ -1,0 +1,1 @@
+"""Prometheus, Grafana, and what is written for them."""
