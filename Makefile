@@ -14,16 +14,19 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test lint environment dataset demo-model full-size evaluate figures bench bench-gpu lock clean
+.PHONY: help serve monitor test lint environment prometheus dashboards dashboard-preview dataset demo-model full-size evaluate figures bench bench-gpu lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  Variables: PORT (8000), ENGINE_PORT (8001), MODEL, ADAPTERS (the demo's)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  Variables: PORT (8000), ENGINE_PORT (8001), PROMETHEUS_PORT (9090), MODEL, ADAPTERS (the demo's)"
 
 serve: $(VENV)/.installed ## run engine and gateway; Ctrl-C stops both
 	@exec $(BIN)/python -m serving
 
-test: $(VENV)/.installed lint ## lint, types, unit and contract tests, and end to end on the real vLLM
+monitor: $(VENV)/.installed $(VENV)/.prometheus ## run Prometheus beside the service; Ctrl-C stops it
+	@exec $(BIN)/python -m deploy.observability.prometheus
+
+test: $(VENV)/.installed $(VENV)/.prometheus lint ## lint, types, unit and contract tests, and end to end on the real vLLM
 	@$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed ## ruff and mypy
@@ -45,6 +48,24 @@ $(VENV)/.installed: $(LOCK) pyproject.toml
 	@echo "installing this project (3 of 3)"
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+prometheus: $(VENV)/.prometheus ## find Prometheus, or unpack Debian's package into .venv
+
+# Unpacked, not installed: nothing of the machine changes, and no service is started.
+$(VENV)/.prometheus: $(VENV)/.installed
+	@if ! command -v prometheus promtool >/dev/null; then \
+		mkdir -p $(VENV)/prometheus && cd $(VENV)/prometheus && \
+		{ apt-get download -qq prometheus 2>/dev/null || \
+			{ apt-get update -qq && apt-get download -qq prometheus; } 2>/dev/null; } && \
+		dpkg -x prometheus_*.deb . && rm prometheus_*.deb || \
+		echo "Prometheus cannot be had here (no Debian package): its tests are skipped"; fi
+	@touch $@
+
+dashboards: $(VENV)/.installed ## write Grafana's dashboard and the table of metrics
+	@$(BIN)/python -m deploy.observability.dashboard
+
+dashboard-preview: $(VENV)/.installed $(VENV)/.prometheus ## draw the overview from a short load
+	@$(BIN)/python -m deploy.observability.preview
 
 dataset: $(VENV)/.installed ## write dataset/data, the dataset card and its plot
 	@$(BIN)/python -m dataset.generate --out dataset/data --card dataset
@@ -79,7 +100,7 @@ bench-gpu: $(VENV)/.installed full-size ## the same on a GPU, up to 512 requests
 lock: ## renew requirements/*.txt from pyproject.toml
 	@$(BIN)/pip install --quiet uv
 	@common="$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --quiet \
-		--no-annotate --no-header --extra gateway --extra train --extra test"; \
+		--no-annotate --no-header --extra gateway --extra train --extra dashboards --extra test"; \
 	$$common --extra engine-gpu --output-file requirements/gpu.txt && \
 	$$common --extra engine-cpu --overrides requirements/overrides-cpu.txt \
 		$(if $(FIND_LINKS),--find-links $(FIND_LINKS),--extra-index-url $(TORCH_CPU_INDEX)) \
@@ -87,4 +108,4 @@ lock: ## renew requirements/*.txt from pyproject.toml
 	sed -i "/== 'never'/d" requirements/cpu.txt
 
 clean: ## remove the environment and everything that was made from source
-	rm -rf $(VENV) dataset/data finetune/runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .prometheus dataset/data finetune/runs .mypy_cache .ruff_cache .pytest_cache

@@ -7,9 +7,10 @@ import sys
 
 from serving.contract.lock import Lock, LockError
 from serving.engine.command import arguments, environment
-from serving.engine.metrics import FOLDER, new_folder
+from serving.engine.metrics import new_folder
 from serving.engine.preflight import PreflightError, locate_base, preflight
 from serving.engine.settings import EngineSettings
+from serving.instruments import FOLDER
 from serving.startup import StartError, check_port, load, trace_target
 
 

@@ -13,10 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter
+from serving.instruments import FOLDER, Instruments
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable by which prometheus-client, and vLLM, know the folder."""
 _PREFIX = "routine-engine-metrics-"
 
 
@@ -52,20 +50,28 @@ class DrafterMetrics:
     """
 
     def __init__(self, tasks: Iterable[str]) -> None:
-        self.registry = CollectorRegistry()
-        requests = self._counter("requests", "Requests with a prompt of ours.", "task")
-        passes = self._counter(
-            "passes", "Forward passes that gave them tokens, their prefill's last included.", "task"
+        new = Instruments()
+        self.registry, self.described = new.registry, new.described
+        requests = new.counter(
+            "drafter_requests_total", "Requests with a prompt of ours.", ["task"]
         )
-        tokens = self._counter(
-            "tokens",
+        passes = new.counter(
+            "drafter_passes_total",
+            "Forward passes that gave them tokens, their prefill's last included.",
+            ["task"],
+        )
+        tokens = new.counter(
+            "drafter_tokens_total",
             "Tokens they were given: forced by what stood before (kind forced), or chosen by the "
-            "model. Passes saved are tokens less passes.",
-            "task",
-            "kind",
+            "model (chosen). Passes saved are tokens less passes.",
+            ["task", "kind"],
         )
-        drafted = self._counter("drafted_tokens", "Tokens proposed to the model.", "task")
-        accepted = self._counter("accepted_tokens", "Proposed tokens that it accepted.", "task")
+        drafted = new.counter(
+            "drafter_drafted_tokens_total", "Tokens proposed to the model.", ["task"]
+        )
+        accepted = new.counter(
+            "drafter_accepted_tokens_total", "Proposed tokens that it accepted.", ["task"]
+        )
         self._of = {
             task: {
                 "requests": requests.labels(task),
@@ -77,13 +83,13 @@ class DrafterMetrics:
             }
             for task in tasks
         }
-        self.seconds = self._counter("seconds", "Time the drafter took; the engine waits for it.")
-        self.failures = self._counter(
-            "failures", "Steps in which it failed; their requests were decoded without drafts."
+        self.seconds = new.counter(
+            "drafter_seconds_total", "Time the drafter took; the engine waits for it."
         )
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"routine_drafter_{name}_total", text, labels, registry=self.registry)
+        self.failures = new.counter(
+            "drafter_failures_total",
+            "Steps in which it failed; their requests were decoded without drafts.",
+        )
 
     def publish(self, counts: Mapping[str, Counts]) -> None:
         """Add ``counts``, by task, to the counters, and set them to zero."""

@@ -1,7 +1,7 @@
 """What this project changes inside vLLM's processes (entry point group ``vllm.general_plugins``).
 
-On CPU, LoRA is computed by ``lora_cpu`` and batches are padded by ``batch_cpu``, on the one version
-of vLLM that they were tested against.
+On CPU, LoRA is computed by ``lora_cpu``, batches are padded by ``batch_cpu``, and sampling
+parameters go by ``sampling_cpu``, on the one version of vLLM that they were tested against.
 
 vLLM runs its engine core and workers as children of the API server. When the API server is killed
 outright (out of memory, SIGKILL), vLLM 0.32 leaves them running, with the model's memory and the
@@ -40,7 +40,7 @@ def _change_cpu() -> None:
         return
     if vllm.__version__ != TESTED_VLLM:
         log.warning(
-            "vLLM is %s; LoRA and batches on CPU are left as they are (%s is patched)",
+            "vLLM is %s; LoRA, batches and sampling on CPU are left as they are (%s is patched)",
             vllm.__version__,
             TESTED_VLLM,
         )
@@ -49,7 +49,10 @@ def _change_cpu() -> None:
     setattr(platform, "get_punica_wrapper", classmethod(lambda _: LORA_WRAPPER))  # noqa: B010
 
     from vllm.v1.cudagraph_dispatcher import CudagraphDispatcher
+    from vllm.v1.sample import rejection_sampler
 
     from serving.engine.batch_cpu import dispatch
+    from serving.engine.sampling_cpu import expand_batch_to_tokens
 
     setattr(CudagraphDispatcher, "dispatch", dispatch)  # noqa: B010
+    rejection_sampler.expand_batch_to_tokens = expand_batch_to_tokens

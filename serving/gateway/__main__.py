@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from serving.contract.profile import PUBLISHED
 from serving.gateway import logs
 from serving.gateway.app import create_app
-from serving.gateway.metrics import FOLDER
 from serving.gateway.settings import GatewaySettings
+from serving.instruments import FOLDER
 from serving.startup import StartError, check_port, die_with_parent, load, trace_target
 
 

@@ -128,3 +128,11 @@ class EngineFault(GatewayError):
 
 class WrongAnswer(GatewayError):
     status, code = 502, "answer_rejected"
+
+
+ENGINE_ERRORS = tuple(
+    error.engine_error
+    for error in (EngineUnavailable, EngineTimeout, EngineRefused, EngineFault)
+    if error.engine_error
+)
+"""The kinds of errors that the engine is to blame for."""

@@ -1,36 +1,23 @@
 """What the gateway counts: the prefix ``routine_``, base units, and no label that a client can set.
 
-With several workers, prometheus-client's multiprocess mode adds them up: each writes its values to
-files in the folder that ``PROMETHEUS_MULTIPROC_DIR`` names, and whichever is asked reads them all.
+Several workers are counted together (``serving.instruments``).
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import psutil
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from serving.contract.output import Tail
 from serving.contract.tasks import TASKS
-
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable by which prometheus-client knows that there are several processes. It
-must be set before prometheus_client is imported."""
+from serving.gateway.errors import ENGINE_ERRORS
+from serving.instruments import FOLDER, Instruments
 
 LATENCY_BUCKETS = (
     0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7,
@@ -46,21 +33,10 @@ SHORT_BUCKETS = (
 """Seconds: what happens inside the gateway's own process."""
 OTHER = "other"
 """Label of what is not ours: a path without a route, a model that the engine does not serve."""
+OUTCOMES = ("admitted", "rejected", "cancelled")
+"""What becomes of a request for the engine."""
 LANGUAGE = "language"
 """The rule that the engine's text is in the output's language."""
-
-Mode = Literal["livesum", "livemin", "max"]
-"""How a gauge is put together from several workers' values."""
-
-
-@dataclass(frozen=True)
-class Described:
-    """One metric, for the documentation and the test that freezes it."""
-
-    name: str
-    kind: str
-    labels: tuple[str, ...]
-    text: str
 
 
 class Metrics:
@@ -72,53 +48,63 @@ class Metrics:
 
     def __init__(self, tail: Tail) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
-        self.registry = CollectorRegistry()
-        self.described: list[Described] = []
+        self._new = Instruments()
+        self.registry, self.described = self._new.registry, self._new.described
         self._count_requests()
         self._count_stages()
         self._count_answers()
         self._count_process(tail)
 
     def _count_requests(self) -> None:
-        self.requests = self._histogram(
+        self.requests = self._new.histogram(
             "http_request_duration_seconds",
             "From a request's first byte to its answer's last; its count is the requests'. Status "
             "499: the client left before the answer began.",
             ["route", "method", "status"],
+            LATENCY_BUCKETS,
         )
-        self.admissions = self._counter(
+        self.admissions = self._new.counter(
             "admissions_total",
             "Requests for the engine, by what became of them here: admitted, rejected because the "
             "queue was full (429), or cancelled by a client that left.",
             ["adapter", "outcome"],
         )
-        self.queued = self._gauge("queued_requests", "Requests waiting for a place at the engine.")
-        self.queue_limit = self._gauge("queue_limit_requests", "Most that may wait.")
-        self.in_flight = self._gauge("in_flight_requests", "Requests at the engine.")
-        self.in_flight_limit = self._gauge("in_flight_limit_requests", "Most that may be there.")
+        self.queued = self._new.gauge(
+            "queued_requests", "Requests waiting for a place at the engine."
+        )
+        self.queue_limit = self._new.gauge("queue_limit_requests", "Most that may wait.")
+        self.in_flight = self._new.gauge("in_flight_requests", "Requests at the engine.")
+        self.in_flight_limit = self._new.gauge(
+            "in_flight_limit_requests", "Most that may be there."
+        )
 
     def _count_stages(self) -> None:
-        self.queue_time = self._histogram(
-            "queue_duration_seconds", "Waiting here for a place at the engine.", ["adapter"]
+        self.queue_time = self._new.histogram(
+            "queue_duration_seconds",
+            "Waiting here for a place at the engine.",
+            ["adapter"],
+            LATENCY_BUCKETS,
         )
-        self.engine_time = self._histogram(
+        self.engine_time = self._new.histogram(
             "engine_duration_seconds",
             "At the engine, a stream to its end; its count is the requests to an adapter.",
             ["adapter"],
+            LATENCY_BUCKETS,
         )
-        self.check_time = self._histogram(
+        self.check_time = self._new.histogram(
             "check_duration_seconds",
             "Reading the model's text, deriving the whole answer, and checking it.",
             ["adapter"],
             SHORT_BUCKETS,
         )
-        self.first_token_time = self._histogram(
+        self.first_token_time = self._new.histogram(
             "time_to_first_token_seconds",
             "From a streaming completion's first byte to the first token sent. Other answers leave "
             "whole; for these see the engine's vllm:time_to_first_token_seconds.",
             ["adapter"],
+            LATENCY_BUCKETS,
         )
-        self.engine_errors = self._counter(
+        self.engine_errors = self._new.counter(
             "engine_errors_total",
             "Requests that failed at the engine: unavailable, timeout, refused (its own 4xx), or "
             "fault (an answer that it should not give).",
@@ -126,48 +112,54 @@ class Metrics:
         )
 
     def _count_answers(self) -> None:
-        self.tokens = self._counter(
+        self.tokens = self._new.counter(
             "tokens_total",
             "Tokens as the engine counts them, of prompts (in) and of what it generated (out). Of "
             "a stream only where the client asked for usage.",
             ["adapter", "direction"],
         )
-        self.decisions = self._counter(
+        self.decisions = self._new.counter(
             "decisions_total", "Decisions of the model in answers that were given.", ["adapter"]
         )
-        self.characters = self._counter(
+        self.characters = self._new.counter(
             "answer_characters_total",
             "Characters of answers that were given: generated by the engine, or derived here.",
             ["adapter", "origin"],
         )
-        self.violations = self._counter(
+        self.violations = self._new.counter(
             "semantic_violations_total",
             "Answers held back because they broke a rule.",
             ["adapter", "rule"],
         )
-        for task in TASKS.values():  # from 0, or the first would be no increase
+        for task in TASKS.values():  # from 0, or the first of a kind would be no increase
             for rule in (LANGUAGE, *task.rules):
                 self.violations.labels(task.name, rule)
+            for kind in ENGINE_ERRORS:
+                self.engine_errors.labels(task.name, kind)
+            for outcome in OUTCOMES:
+                self.admissions.labels(task.name, outcome)
 
     def _count_process(self, tail: Tail) -> None:
-        self.ready = self._gauge("ready", "1 while /readyz answers 200.", "livemin")
-        self.adapter_ready = self._gauge(
+        self.ready = self._new.gauge("ready", "1 while /readyz answers 200.", mode="livemin")
+        self.adapter_ready = self._new.gauge(
             "adapter_ready",
             "1 where the adapter has been shown to change the output and the constraint to bite.",
-            "livemin",
             ["adapter"],
+            "livemin",
         )
-        self.workers = self._gauge("workers", "Gateway processes.")
-        self.loop_lag = self._histogram(
+        self.workers = self._new.gauge("workers", "Gateway processes.")
+        self.loop_lag = self._new.histogram(
             "event_loop_lag_seconds",
             "By how much a timer of the event loop was late.",
             [],
             SHORT_BUCKETS,
         )
-        self.memory = self._gauge("resident_memory_bytes", "Resident memory of all workers.")
-        self.processor = self._counter("cpu_seconds_total", "Processor time of all workers.", [])
-        build = self._gauge(
-            "build_info", "1; what runs, in its labels.", "max", ["version", "python", "tail"]
+        self.memory = self._new.gauge("resident_memory_bytes", "Resident memory of all workers.")
+        self.processor = self._new.counter(
+            "cpu_seconds_total", "Processor time of all workers.", []
+        )
+        build = self._new.gauge(
+            "build_info", "1; what runs, in its labels.", ["version", "python", "tail"], "max"
         )
         build.labels(version("routine-serving"), platform.python_version(), tail).set(1)
 
@@ -180,31 +172,6 @@ class Metrics:
         together = CollectorRegistry()
         MultiProcessCollector(together, folder)  # type: ignore[no-untyped-call]
         return generate_latest(together)
-
-    def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
-        self._describe(name, "counter", labels, text)
-        return Counter(f"routine_{name}", text, labels, registry=self.registry)
-
-    def _gauge(
-        self, name: str, text: str, mode: Mode = "livesum", labels: Iterable[str] = ()
-    ) -> Gauge:
-        self._describe(name, "gauge", labels, text)
-        return Gauge(
-            f"routine_{name}", text, labels, multiprocess_mode=mode, registry=self.registry
-        )
-
-    def _histogram(
-        self,
-        name: str,
-        text: str,
-        labels: list[str],
-        buckets: tuple[float, ...] = LATENCY_BUCKETS,
-    ) -> Histogram:
-        self._describe(name, "histogram", labels, text)
-        return Histogram(f"routine_{name}", text, labels, buckets=buckets, registry=self.registry)
-
-    def _describe(self, name: str, kind: str, labels: Iterable[str], text: str) -> None:
-        self.described.append(Described(f"routine_{name}", kind, tuple(labels), text))
 
 
 def _forget_dead_workers(folder: str) -> None:

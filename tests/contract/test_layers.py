@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+SHARED = {"serving.contract", "serving.startup", "serving.instruments"}
 ALLOWED = {
     "serving.contract": {"serving.contract"},
-    "serving.gateway": {"serving.gateway", "serving.contract", "serving.startup"},
-    "serving.engine": {"serving.engine", "serving.contract", "serving.startup"},
+    "serving.gateway": {"serving.gateway", *SHARED},
+    "serving.engine": {"serving.engine", *SHARED},
     "dataset": {"dataset", "serving.contract"},
     "finetune": {"finetune", "serving.contract"},
     "loadtests": {"loadtests", "serving.contract", "serving.engine.drafter"},
+    "deploy": {"deploy", *SHARED, "serving.gateway.metrics", "serving.engine.metrics", "loadtests"},
 }
 """Layer to the layers it may import."""
 OURS = ("serving", "dataset", "finetune", "loadtests", "deploy", "tests")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from dataset.sources import SOURCES
 from loadtests.counters import difference, engine_counters
 from loadtests.stack import Stack
+from serving.contract.tasks import TASKS
 from tests.e2e.asking import ask_all
 
 UNSEEN_SEED = 44
@@ -73,3 +76,35 @@ def test_the_drafter_met_what_it_expects(stack: Stack) -> None:
     log = Path(stack.log).read_text(encoding="utf-8")
     assert "custom class-based proposer" in log
     assert "drafter failed" not in log
+
+
+async def test_clients_that_sample_change_no_other_answer(stack: Stack) -> None:
+    """Tasks are decoded greedily under a constraint; whoever completes a text of their own may
+    sample. In one batch, with drafts for both, each keeps its own way."""
+    asked = requests("rate")[:60]
+    task, stop = TASKS["rate"], asyncio.Event()
+    body = {"model": "rate", "prompt": task.prompt(asked[0]), "max_tokens": 24, "seed": 1}
+    async with aiohttp.ClientSession(stack.url) as session:
+
+        async def complete(**sampling: float) -> str:
+            async with session.post("/v1/completions", json=body | sampling) as response:
+                answer = await response.json()
+                assert response.status == 200, answer
+                text: str = answer["choices"][0]["text"]
+                return text
+
+        async def sample() -> int:
+            done = 0
+            while not stop.is_set():
+                await complete(temperature=1.0, top_p=0.9)
+                done += 1
+            return done
+
+        alone = await ask_all(stack.url, asked, 8)
+        greedy = await complete(temperature=0.0)
+        samplers = [asyncio.create_task(sample()) for _ in range(4)]
+        together = await ask_all(stack.url, asked, 8)
+        assert await complete(temperature=1.0, top_k=1) == greedy
+        stop.set()
+        assert all(done > 0 for done in await asyncio.gather(*samplers))
+    assert together == alone

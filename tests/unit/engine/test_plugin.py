@@ -8,11 +8,14 @@ import pytest
 import vllm
 from vllm.platforms import current_platform
 from vllm.v1.cudagraph_dispatcher import CudagraphDispatcher
+from vllm.v1.sample import rejection_sampler
 
 from serving.engine.batch_cpu import dispatch, vllm_dispatch
 from serving.engine.plugin import LORA_WRAPPER, TESTED_VLLM, register
+from serving.engine.sampling_cpu import expand_batch_to_tokens
 
 PLATFORM = type(current_platform)
+EXPAND = rejection_sampler.expand_batch_to_tokens
 ORIGINAL = "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU"
 
 
@@ -21,6 +24,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM as it comes, and again afterwards."""
     monkeypatch.setattr(PLATFORM, "get_punica_wrapper", classmethod(lambda _: ORIGINAL))
     monkeypatch.setattr(CudagraphDispatcher, "dispatch", vllm_dispatch)
+    monkeypatch.setattr(rejection_sampler, "expand_batch_to_tokens", EXPAND)
     monkeypatch.setattr(PLATFORM, "is_cpu", lambda _: True)
     monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
 
@@ -29,12 +33,13 @@ def test_this_environment_has_the_version_that_was_tested() -> None:
     assert vllm.__version__ == TESTED_VLLM
 
 
-def test_lora_and_batches_on_cpu_are_ours_on_the_tested_version(
+def test_lora_batches_and_sampling_on_cpu_are_ours_on_the_tested_version(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     register()
     assert current_platform.get_punica_wrapper() == LORA_WRAPPER
     assert CudagraphDispatcher.dispatch is dispatch
+    assert rejection_sampler.expand_batch_to_tokens is expand_batch_to_tokens
     assert not caplog.records
 
 
@@ -45,6 +50,7 @@ def test_another_version_keeps_its_own_and_is_warned_about(
     register()
     assert current_platform.get_punica_wrapper() == ORIGINAL
     assert CudagraphDispatcher.dispatch is vllm_dispatch
+    assert rejection_sampler.expand_batch_to_tokens is EXPAND
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "0.33.0" in record.message and TESTED_VLLM in record.message
@@ -55,3 +61,4 @@ def test_a_gpu_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     register()
     assert current_platform.get_punica_wrapper() == ORIGINAL
     assert CudagraphDispatcher.dispatch is vllm_dispatch
+    assert rejection_sampler.expand_batch_to_tokens is EXPAND

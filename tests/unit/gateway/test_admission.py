@@ -36,7 +36,7 @@ async def test_a_full_queue_refuses_the_next_request_at_once() -> None:
     async with admission.place("month"):
         pass
     assert outcomes(metrics, "rate") == {"admitted": 2, "rejected": 1, "cancelled": 1}
-    assert outcomes(metrics, "month") == {"admitted": 1, "rejected": None, "cancelled": None}
+    assert outcomes(metrics, "month") == {"admitted": 1, "rejected": 0, "cancelled": 0}
     assert value(metrics, "in_flight_requests") == value(metrics, "queued_requests") == 0
     assert value(metrics, "in_flight_limit_requests") == value(metrics, "queue_limit_requests") == 1
 

@@ -118,12 +118,14 @@ def test_requests_are_counted_by_route_and_status_and_no_user_input_is_a_label(
     assert "secret" not in scrape.text.lower()
 
 
-def test_every_violation_is_there_from_the_start_with_zero(client: TestClient) -> None:
+def test_every_violation_and_error_is_there_from_the_start_with_zero(client: TestClient) -> None:
     """Or the first one would be no increase, and would raise no alarm."""
     scrape = Scrape(client)
     for task in TASKS.values():
         for rule in ("language", *task.rules):
             assert scrape("semantic_violations_total", adapter=task.name, rule=rule) == 0
+        for kind in ("unavailable", "timeout", "refused", "fault"):
+            assert scrape("engine_errors_total", adapter=task.name, kind=kind) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""A short mixed load: every kind of request that clients send, the wrong and the hasty included."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+
+import aiohttp
+
+from loadtests.drawn import drawn
+from serving.contract.month import profile_behind
+from serving.contract.tasks import TASKS
+
+KINDS = ("rate", "month", "month without rates", "stream", "wrong", "hasty")
+WEIGHTS = (60, 20, 5, 8, 4, 3)
+"""How often of a hundred: a mistaken request gets 422, a hasty client leaves before its answer."""
+HASTE_SECONDS = 0.005
+
+Seen = Counter[str]
+"""By kind and status, how many requests."""
+
+
+async def load(url: str, stages: Sequence[tuple[int, float]], seed: int = 0) -> Seen:
+    """Ask ``url`` at random.
+
+    Args:
+        url: the gateway's.
+        stages: requests at once, and for how many seconds.
+        seed: of what is asked.
+    """
+    seen: Seen = Counter()
+    async with aiohttp.ClientSession(url) as session:
+        for number, (at_once, seconds) in enumerate(stages):
+            until = time.monotonic() + seconds
+            clients = (
+                _client(session, Random(f"{seed} {number} {client}"), until, seen)
+                for client in range(at_once)
+            )
+            await asyncio.gather(*clients)
+    return seen
+
+
+async def _client(session: aiohttp.ClientSession, chance: Random, until: float, seen: Seen) -> None:
+    while time.monotonic() < until:
+        kind = chance.choices(KINDS, WEIGHTS)[0]
+        try:
+            status = await _ask(session, kind, chance)
+        except TimeoutError:
+            status = "left"
+        seen[f"{kind} {status}"] += 1
+
+
+async def _ask(session: aiohttp.ClientSession, kind: str, chance: Random) -> str:
+    asked = drawn(chance)
+    route, timeout = "/gen/routine/rate", aiohttp.ClientTimeout(60)
+    body = profile_behind(asked).model_dump()
+    if kind.startswith("month"):
+        route = "/gen/routine/month"
+        body = asked.model_dump() | ({"rates": None} if kind.endswith("rates") else {})
+    elif kind == "stream":
+        route, task = "/v1/completions", TASKS["rate"]
+        body = {
+            "model": chance.choice(["rate", "month", "demo"]),
+            "prompt": task.prompt(profile_behind(asked)),
+            "max_tokens": 24,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    elif kind == "wrong":
+        body["experience"] = 9
+    elif kind == "hasty":
+        timeout = aiohttp.ClientTimeout(HASTE_SECONDS)
+    async with session.post(route, json=body, timeout=timeout) as response:
+        await response.read()
+        return str(response.status)
