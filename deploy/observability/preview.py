@@ -84,8 +84,8 @@ def _number(axes: Any, panel: dict[str, Any], prometheus: Prometheus, end: float
     text = shown(value, field["unit"])
     for mapping in field.get("mappings") or []:
         text = mapping["options"].get(f"{value:g}", {}).get("text", text)
-    axes.set_axis_off()
-    axes.text(0.5, 0.42, text, ha="center", va="center", fontsize=17, color=COLOURS[colour])
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=17, color=COLOURS[colour])
     axes.set_title(panel["title"], fontsize=9, loc="center")
 
 
@@ -106,8 +106,8 @@ def _lines(
     else:
         for colour, (name, times, values) in zip(LINES * 2, series, strict=False):
             axes.plot(times, values, label=name, color=colour, linewidth=1.6)
-    low, high = axes.get_ylim()
-    axes.set_ylim(0, high if low < high else 1)
+    highest = max((v for _, _, values in series for v in values if math.isfinite(v)), default=0)
+    axes.set_ylim(0, max(axes.get_ylim()[1], 1e-3) if highest else 1)
     for step in field["thresholds"]["steps"][1:]:
         if step["value"] <= axes.get_ylim()[1]:
             axes.axhline(step["value"], color=COLOURS[step["color"]], linestyle="--", linewidth=1)
@@ -117,7 +117,8 @@ def _lines(
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.25)
     axes.set_title(panel["title"], fontsize=9, loc="left")
-    axes.legend(fontsize=7, ncols=3, loc="upper left", frameon=False)
+    axes.set_ylim(0, 1.25 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(fontsize=7, ncols=4, loc="upper left", frameon=False)
 
 
 def _on(at: Sequence[float], times: Sequence[float], values: Sequence[float]) -> list[float]:
@@ -135,19 +136,27 @@ def draw(prometheus: Prometheus, start: float, end: float, path: Path) -> None:
 
     dashboard = json.loads(DASHBOARD.read_text())
     overview = [panel for row, panel in panels(dashboard) if row == "Overview"]
-    rows = sorted({panel["gridPos"]["y"] for panel in overview})
-    heights = [
-        next(panel["gridPos"]["h"] for panel in overview if panel["gridPos"]["y"] == y)
-        for y in rows
-    ]
-    figure = pyplot.figure(figsize=(14, 0.42 * sum(heights)), layout="constrained")
-    grid = figure.add_gridspec(len(rows), 24, height_ratios=heights)
+    top = min(panel["gridPos"]["y"] for panel in overview)
+    height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in overview) - top
+    figure = pyplot.figure(figsize=(14, 0.42 * height), facecolor="#f4f5f5")
     for panel in overview:
         place = panel["gridPos"]
-        axes = figure.add_subplot(
-            grid[rows.index(place["y"]), place["x"] : place["x"] + place["w"]]
+        # Inches, from the upper left corner; the axis's words stand in the margin.
+        x, y = 14 * place["x"] / 24, 0.42 * (place["y"] - top)
+        w, h = 14 * place["w"] / 24, 0.42 * place["h"]
+        number = panel["type"] == "stat"
+        left, below = (0.06, 0.06) if number else (0.62, 0.32)
+        box = (x + left, y + 0.34, w - left - 0.12, h - below - 0.34)
+        axes = figure.add_axes(
+            (
+                box[0] / 14,
+                1 - (box[1] + box[3]) / (0.42 * height),
+                box[2] / 14,
+                box[3] / (0.42 * height),
+            )
         )
-        if panel["type"] == "stat":
+        axes.spines[:].set_color("#c7cacf")
+        if number:
             _number(axes, panel, prometheus, end)
         else:
             _lines(axes, panel, prometheus, start, end)

@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import random
-import re
 import statistics
 import time
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from serving.gateway.readiness import HOSTILE
 from tests.bad_requests import BAD, CASES, GOOD
 from tests.e2e import asking
 from tests.e2e.asking import ask_text
+from tests.exposition import samples
 from tests.oracle import faults
 from tests.oracle_month import month_faults
 
@@ -244,9 +244,12 @@ async def test_metrics_saw_the_requests(stack: Stack) -> None:
         ):
             pass
         async with session.get("/metrics") as response:
-            text = await response.text()
-    counted = 'routine_http_request_duration_seconds_count{method="POST",route="/gen/routine/rate"'
-    assert f'{counted},status="200"}}' in text
-    assert "routine_ready 1.0" in text
-    violations = re.findall(r"routine_semantic_violations_total.* (\S+)\n", text)
-    assert set(violations) == {"0.0"}
+            found = samples(await response.text())
+    labels = (("method", "POST"), ("route", RATE), ("status", "200"))
+    assert found["routine_http_request_duration_seconds_count", labels] > 0
+    assert found["routine_ready", ()] == 1
+    violations = [
+        value for (name, _), value in found.items() if name == "routine_semantic_violations_total"
+    ]
+    assert violations
+    assert set(violations) == {0.0}

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from loadtests.stack import ROOT, free_port
@@ -24,6 +23,7 @@ from serving.contract.tasks import TASKS
 from serving.gateway.errors import EngineFault, EngineRefused, EngineTimeout, EngineUnavailable
 from serving.gateway.metrics import LATENCY_BUCKETS, Metrics
 from tests.bad_requests import GOOD
+from tests.exposition import Samples, samples
 from tests.unit.gateway.fake_engine import FakeEngine, completion_body, wait_ready
 
 RATE = "/gen/routine/rate"
@@ -50,16 +50,6 @@ routine_semantic_violations_total{adapter,rule}
 routine_time_to_first_token_seconds{adapter}
 routine_tokens_total{adapter,direction}
 routine_workers{}"""
-
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-def samples(text: str) -> Samples:
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
 
 
 class Scrape:

@@ -1,0 +1,137 @@
+"""What Prometheus and Grafana are given: current, valid, and with a page for every alert."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+
+from deploy.observability.dashboard import DASHBOARD, TABLE, dashboard_json, metrics_table
+from deploy.observability.preview import panels
+from deploy.observability.prometheus import HERE, HINT, configuration, program
+from serving.contract.tasks import TASKS
+from serving.engine.metrics import DrafterMetrics
+from serving.gateway.metrics import Metrics
+from serving.startup import StartError
+
+RULES = HERE / "rules"
+
+
+def promtool(*arguments: str | Path, given: bytes = b"") -> str:
+    try:
+        tool = program("promtool")
+    except StartError:
+        pytest.skip(HINT)
+    command = [str(tool), *map(str, arguments)]
+    done = subprocess.run(command, input=given, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    return done.stdout.decode()
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    groups = yaml.safe_load((RULES / "alerts.yml").read_text())["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+
+
+def test_the_configuration_is_prometheus_s(tmp_path: Path) -> None:
+    assert "SUCCESS" in promtool("check", "config", HERE / "prometheus.yml")
+    local = configuration(tmp_path, {"gateway": "127.0.0.1:1", "engine": "127.0.0.1:2"}, 1)
+    assert "SUCCESS" in promtool("check", "config", local)
+    jobs = yaml.safe_load(local.read_text())["scrape_configs"]
+    assert [job["job_name"] for job in jobs] == ["gateway", "engine"]
+
+
+def test_alerts_fire_and_keep_quiet_as_promtool_s_tests_say() -> None:
+    assert "SUCCESS" in promtool("test", "rules", RULES / "tests.yaml")
+
+
+def test_every_alert_is_seen_to_fire_and_to_keep_quiet() -> None:
+    fires: set[str] = set()
+    quiet: set[str] = set()
+    for test in yaml.safe_load((RULES / "tests.yaml").read_text())["tests"]:
+        for case in test.get("alert_rule_test", ()):
+            (fires if case.get("exp_alerts") else quiet).add(case["alertname"])
+    assert fires == quiet == set(alerts())
+
+
+def test_every_alert_has_a_severity_and_a_section_in_the_runbook() -> None:
+    sections = re.findall(r"^## (\w+)$", (HERE / "runbook.md").read_text(), re.M)
+    for name, rule in alerts().items():
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert page == "deploy/observability/runbook.md", name
+        assert anchor in {section.lower() for section in sections}, name
+        assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+def test_the_runbook_points_at_what_there_is() -> None:
+    text = (HERE / "runbook.md").read_text()
+    titles = {panel["title"] for _, panel in panels(json.loads(DASHBOARD.read_text()))}
+    named = re.findall(r'\*[\w ]+,\s+"([^"]+)"\*', text)
+    assert len(named) > 5
+    assert set(named) <= titles
+    sections = {section.lower() for section in re.findall(r"^## (\w+)$", text, re.M)}
+    assert set(re.findall(r"\(#(\w+)\)", text)) <= sections
+    for path in re.findall(r"\]\(([^#)]+)\)", text):
+        assert (HERE / path).exists(), path
+
+
+def test_metrics_are_named_as_prometheus_wants_it() -> None:
+    for registry in (Metrics("derive").registry, DrafterMetrics(TASKS).registry):
+        assert promtool("check", "metrics", given=generate_latest(registry)) == ""
+
+
+def test_dashboard_and_table_are_what_the_code_writes() -> None:
+    assert DASHBOARD.read_text() == dashboard_json(), "run make dashboards"
+    assert TABLE.read_text() == metrics_table(), "run make dashboards"
+
+
+def test_every_panel_says_what_it_shows_in_which_unit_and_where_it_is_bad() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    rows = [row for row, _ in panels(dashboard)]
+    assert list(dict.fromkeys(rows)) == [
+        "Overview", "Adapters", "Decoding", "Engine", "Gateway", "GPU",
+    ]  # fmt: skip
+    with_limits = 0
+    for _, panel in panels(dashboard):
+        field = panel["fieldConfig"]["defaults"]
+        assert panel["description"].endswith("."), panel["title"]
+        assert field["unit"], panel["title"]
+        assert panel["datasource"]["uid"] == "${datasource}"
+        steps = field["thresholds"]["steps"]
+        assert steps[0]["value"] is None
+        assert [step["value"] for step in steps[1:]] == sorted(s["value"] for s in steps[1:])
+        assert {step["color"] for step in steps} <= {"green", "orange", "red"}  # the theme's own
+        with_limits += len(steps) > 1
+    assert with_limits > 30
+    names = [variable["name"] for variable in dashboard["templating"]["list"]]
+    assert names == ["datasource", "gateway", "engine", "adapter"]
+
+
+def test_own_metrics_in_panels_and_alerts_exist() -> None:
+    ours = {m.name for m in (*Metrics("derive").described, *DrafterMetrics(TASKS).described)}
+    written = DASHBOARD.read_text() + "".join(p.read_text() for p in RULES.glob("*.yml"))
+    used = set(re.findall(r"\broutine_\w+", written))
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in used} <= ours
+    recorded = set(re.findall(r"record: (\S+)", (RULES / "objectives.yml").read_text()))
+    assert set(re.findall(r"routine:\w+:\w+", written)) <= recorded
+
+
+def test_grafana_finds_the_dashboard_and_its_source() -> None:
+    provisioning = HERE / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())[
+        "datasources"
+    ]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    scrape = yaml.safe_load((HERE / "prometheus.yml").read_text())["global"]["scrape_interval"]
+    assert source["jsonData"]["timeInterval"] == scrape
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "routine.yml").read_text())[
+        "providers"
+    ]
+    assert provider["type"] == "file"
+    assert provider["options"]["path"] == "/var/lib/grafana/dashboards"
