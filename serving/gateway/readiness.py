@@ -51,6 +51,8 @@ class Readiness:
         self.ready, self.reason = False, STARTING
         self.models: frozenset[str] = frozenset()
         """Names of the base and the adapters, as the engine listed them last."""
+        self._fit: set[str] = set()
+        """Adapters that answer, under constraints that bite."""
 
     async def watch(self) -> None:
         """Prove the engine, then look at its health; prove it again whenever it was away."""
@@ -62,6 +64,7 @@ class Readiness:
             else:
                 missed = 0 if await self._engine.healthy() else missed + 1
                 if missed == MISSED_CHECKS:
+                    self._fit = set()
                     self._warn("the engine does not answer its health checks")
             await asyncio.sleep(self._interval_seconds)
 
@@ -86,24 +89,21 @@ class Readiness:
             NotProven: one does not.
             GatewayError: the engine cannot be asked.
         """
-        fit: set[str] = set()
-        try:
-            models = await self._engine.models()
-            names = [model.name for model in models]
-            self.models = frozenset(names)
-            fit = {model.name for model in models if model.is_adapter}
-            bases = [model.name for model in models if not model.is_adapter]
-            missing = [name for name in TASKS if name not in fit] or ["the base"] * (not bases)
-            if missing:
-                raise NotProven(f"the engine serves {names}; missing: {', '.join(missing)}")
-            for task in TASKS.values():
-                fit.discard(task.name)
-                await _prove_adapter(self._engine, task, bases[0], self._tail)
-                await _prove_constraint(self._engine, task, bases[0])
-                fit.add(task.name)
-        finally:
-            for name in TASKS:
-                self._metrics.adapter_ready.labels(name).set(name in fit)
+        self._fit = set()
+        models = await self._engine.models()
+        names = [model.name for model in models]
+        self.models = frozenset(names)
+        bases = [model.name for model in models if not model.is_adapter]
+        fit = {model.name for model in models if model.is_adapter} & set(TASKS)
+        self._fit = fit
+        missing = [name for name in TASKS if name not in fit] or ["the base"] * (not bases)
+        if missing:
+            raise NotProven(f"the engine serves {names}; missing: {', '.join(missing)}")
+        for task in TASKS.values():
+            self._fit = fit - {task.name}
+            await _prove_adapter(self._engine, task, bases[0], self._tail)
+            await _prove_constraint(self._engine, task, bases[0])
+        self._fit = fit
 
     def _warn(self, reason: str) -> None:
         if reason != self.reason:
@@ -113,6 +113,8 @@ class Readiness:
     def _set(self, ready: bool, reason: str) -> None:
         self.ready, self.reason = ready, reason
         self._metrics.ready.set(ready)
+        for name in TASKS:
+            self._metrics.adapter_ready.labels(name).set(name in self._fit)
 
 
 async def _prove_adapter(engine: Engine, task: Task, base: str, tail: Tail) -> None:
