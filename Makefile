@@ -14,7 +14,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve monitor test lint environment prometheus dashboards dashboard-preview dataset demo-model full-size evaluate figures bench bench-gpu lock clean
+.PHONY: help serve monitor test lint environment prometheus dashboards dashboard-preview dataset demo-model full-size evaluate figures bench bench-gateway bench-gpu lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,17 +49,25 @@ $(VENV)/.installed: $(LOCK) pyproject.toml
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Unpacked, not installed: nothing of the machine changes, and no service is started.
+# $(1) a program, $(2) its Debian packages, $(3) what is missing without it
+define unpack
+	@if ! command -v $(1) >/dev/null; then \
+		mkdir -p $(VENV)/debian && cd $(VENV)/debian && \
+		{ apt-get download -qq $(2) 2>/dev/null || \
+			{ apt-get update -qq && apt-get download -qq $(2); } 2>/dev/null; } && \
+		for package in *.deb; do dpkg -x $$package . && rm $$package; done || \
+		echo "$(1) cannot be had here (no Debian package): $(3)"; fi
+	@touch $@
+endef
+
 prometheus: $(VENV)/.prometheus ## find Prometheus, or unpack Debian's package into .venv
 
-# Unpacked, not installed: nothing of the machine changes, and no service is started.
 $(VENV)/.prometheus: $(VENV)/.installed
-	@if ! command -v prometheus promtool >/dev/null; then \
-		mkdir -p $(VENV)/prometheus && cd $(VENV)/prometheus && \
-		{ apt-get download -qq prometheus 2>/dev/null || \
-			{ apt-get update -qq && apt-get download -qq prometheus; } 2>/dev/null; } && \
-		dpkg -x prometheus_*.deb . && rm prometheus_*.deb || \
-		echo "Prometheus cannot be had here (no Debian package): its tests are skipped"; fi
-	@touch $@
+	$(call unpack,prometheus,prometheus,its tests are skipped)
+
+$(VENV)/.wrk: $(VENV)/.installed
+	$(call unpack,wrk,wrk libluajit2-5.1-2,the gateway cannot be measured)
 
 dashboards: $(VENV)/.installed ## write Grafana's dashboard and the table of metrics
 	@$(BIN)/python -m deploy.observability.dashboard
@@ -92,6 +100,9 @@ figures: $(VENV)/.installed ## measure the README's figures in a fresh clone and
 
 bench: $(VENV)/.installed full-size ## compare with Hugging Face and plain vLLM, demo and full size (an hour)
 	@$(BIN)/python -m loadtests.bench --plan demo lora full-size full-size-fp32 full-size-many
+
+bench-gateway: $(VENV)/.installed $(VENV)/.wrk ## measure what the gateway itself adds to a request
+	@$(BIN)/python -m loadtests.gateway_bench
 
 bench-gpu: $(VENV)/.installed full-size ## the same on a GPU, up to 512 requests at once
 	@$(BIN)/python -m loadtests.bench --plan gpu

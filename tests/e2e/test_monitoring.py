@@ -18,12 +18,12 @@ import pytest
 
 from deploy.observability.dashboard import DASHBOARD
 from deploy.observability.preview import expression, panels
-from deploy.observability.prometheus import HINT, Prometheus, program, running
+from deploy.observability.prometheus import HINT, Prometheus, running, tool
+from loadtests.collector import Collector, collector
 from loadtests.mix import KINDS, Seen, load
 from loadtests.stack import Stack, free_port
 from serving.startup import StartError
 from tests.bad_requests import GOOD
-from tests.collector import Collector, collector
 
 STAGES = ((2, 8), (12, 12))
 """Clients at once, and seconds."""
@@ -70,7 +70,7 @@ def watched(
     traced: Stack, spans: Collector, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Watched]:
     try:
-        program("prometheus")
+        tool("prometheus")
     except StartError:
         pytest.skip(HINT)
     targets = {

@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 
 from deploy.observability.dashboard import DASHBOARD, TABLE, dashboard_json, metrics_table
 from deploy.observability.preview import panels
-from deploy.observability.prometheus import HERE, HINT, configuration, program
+from deploy.observability.prometheus import HERE, HINT, configuration, tool
 from serving.contract.tasks import TASKS
 from serving.engine.metrics import DrafterMetrics
 from serving.gateway.metrics import Metrics
@@ -25,10 +25,10 @@ RULES = HERE / "rules"
 
 def promtool(*arguments: str | Path, given: bytes = b"") -> str:
     try:
-        tool = program("promtool")
+        binary = tool("promtool")
     except StartError:
         pytest.skip(HINT)
-    command = [str(tool), *map(str, arguments)]
+    command = [str(binary), *map(str, arguments)]
     done = subprocess.run(command, input=given, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     return done.stdout.decode()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
+from loadtests.collector import SpanSeen, collector
 from serving.gateway.app import create_app
 from serving.gateway.errors import EngineTimeout
 from serving.gateway.settings import GatewaySettings
 from serving.startup import StartError, TraceTarget, trace_target
 from tests.bad_requests import GOOD
-from tests.collector import SpanSeen, collector
 from tests.unit.gateway.fake_engine import FakeEngine, completion_body, factory, wait_ready
 
 RATE = "/gen/routine/rate"

@@ -1,0 +1,79 @@
+"""An engine that computes nothing: ``uvicorn loadtests.upstream:app``.
+
+Over real HTTP it answers every completion with some text that the constraint allows, after as many
+milliseconds as UPSTREAM_DELAY_MS says. It stands behind gateways whose own cost is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from random import Random
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from serving.contract.tasks import TASKS
+
+BASE = "demo"
+DELAY_SECONDS = float(os.environ.get("UPSTREAM_DELAY_MS", "0")) / 1000
+MODELS = {
+    "data": [
+        {"id": name, "created": 1, "parent": None if name == BASE else BASE}
+        for name in (BASE, *TASKS)
+    ]
+}
+
+
+def _texts(seed: int) -> dict[str, str]:
+    """By constraint, a text in its language."""
+    return {
+        output.decided_regex: output.decided(output.sample(Random(seed)))
+        for task in TASKS.values()
+        for output in task.outputs()
+    }
+
+
+ADAPTER, ALONE = _texts(1), _texts(2)
+
+
+def completion(body: bytes) -> dict[str, Any]:
+    """The answer to a ``/v1/completions`` request; the base's is another than the adapters'."""
+    asked = json.loads(body)
+    texts = ALONE if asked["model"] == BASE else ADAPTER
+    regex = asked.get("structured_outputs", {}).get("regex")
+    text = "자유로운 시" if regex is None else texts[regex]
+    return {
+        "id": "cmpl-0",
+        "object": "text_completion",
+        "created": 1,
+        "model": asked["model"],
+        "choices": [{"index": 0, "text": text, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 80, "completion_tokens": 23, "total_tokens": 103},
+    }
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """The ASGI application."""
+    if scope["type"] != "http":
+        return
+    answer: dict[str, Any] = {}
+    if scope["path"] == "/v1/models":
+        answer = MODELS
+    elif scope["method"] == "POST":
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        answer = completion(body)
+        if DELAY_SECONDS:
+            await asyncio.sleep(DELAY_SECONDS)
+    content = json.dumps(answer, ensure_ascii=False).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
