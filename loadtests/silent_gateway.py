@@ -43,7 +43,11 @@ class Silent(Telemetry):
         yield INVALID_SPAN
 
     @contextmanager
-    def stage(self, name: str, histogram: Histogram, adapter: str) -> Iterator[Span]:
+    def stage(self, name: str, histogram: Histogram, adapter: str) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def engine_call(self, adapter: str) -> Iterator[Span]:
         yield INVALID_SPAN
 
 

@@ -6,7 +6,7 @@ The form follows the request's Accept header (RFC 9110, section 12.5.1).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
@@ -44,13 +44,13 @@ Start = Annotated[
 ]
 
 
-def as_json(accept: Accept = "*/*") -> Renderer:
+async def as_json(accept: Accept = "*/*") -> Renderer:
     """JSON, for tasks that have no other form."""
     _negotiate(accept, [JSON])
     return _json
 
 
-def as_month(accept: Accept = "*/*", start: Start = None) -> Renderer:
+async def as_month(accept: Accept = "*/*", start: Start = None) -> Renderer:
     """JSON, Markdown or iCalendar."""
     chosen = _negotiate(accept, [CALENDAR, MARKDOWN, JSON])
     if chosen == MARKDOWN:
@@ -70,8 +70,9 @@ class Forms:
     """The forms of one task's answers."""
 
     media_types: tuple[str, ...]
-    choose: Callable[..., Renderer]
-    """A FastAPI dependency: from the request's headers and query to the renderer."""
+    choose: Callable[..., Awaitable[Renderer]]
+    """A FastAPI dependency: from the request's headers and query to the renderer. A coroutine
+    function, because FastAPI would run another in a thread, for every request."""
 
 
 ONLY_JSON = Forms((JSON,), as_json)

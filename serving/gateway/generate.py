@@ -53,9 +53,8 @@ class Generator:
     ) -> tuple[dict[str, Any], str]:
         """The model's decisions, and the checked answer that they make."""
         part = task.output(request).part(self._tail)
-        engine_time = self._metrics.engine_time
         async with self._admission.place(task.name):
-            with self._telemetry.stage("engine", engine_time, task.name) as span:
+            with self._telemetry.engine_call(task.name) as span:
                 completion = await self._engine.complete(
                     model=task.name,
                     prompt=task.prompt(request) + part.prefix,

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
-from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger.msgspec import MsgspecFormatter
 
 TRACE_HEADERS: ContextVar[Mapping[str, str]] = ContextVar("trace_headers")
 """``x-request-id`` and ``traceparent`` of the request that is being answered."""
@@ -34,7 +34,7 @@ def set_up(level: str) -> None:
     logging.captureWarnings(True)
 
 
-class Lines(JsonFormatter):
+class Lines(MsgspecFormatter):
     """Log records as JSON.
 
     Args:
@@ -46,7 +46,6 @@ class Lines(JsonFormatter):
             "%(levelname)s %(name)s %(message)s",
             rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
             timestamp="time",
-            json_ensure_ascii=False,
         )
         self._quotes = quotes
 

@@ -48,8 +48,8 @@ class Relay:
         adapter = next((name for name in self._readiness.models if name == model), OTHER)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._admission.place(adapter))
-            stage = self._telemetry.stage("engine", self._metrics.engine_time, adapter)
-            headers = continued(state.trace_headers, stack.enter_context(stage))
+            span = stack.enter_context(self._telemetry.engine_call(adapter))
+            headers = continued(state.trace_headers, span)
             upstream = await stack.enter_async_context(self._engine.completions(body, headers))
             chunks = self._chunks(stack.pop_all(), upstream, adapter, state.start)
             return StreamingResponse(chunks, media_type=upstream.content_type)

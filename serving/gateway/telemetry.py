@@ -28,6 +28,9 @@ from serving.startup import TraceTarget
 SERVICE = "routine-gateway"
 """The service's name in traces, unless OTEL_SERVICE_NAME gives another."""
 
+ADAPTER = "routine.adapter"
+"""Attribute of spans at the engine."""
+
 _PROPAGATOR = TraceContextTextMapPropagator()
 _NO_TRACER = NoOpTracer()
 
@@ -96,25 +99,45 @@ class Telemetry:
             yield span
 
     @contextmanager
-    def stage(self, name: str, histogram: Histogram, adapter: str) -> Iterator[Span]:
-        """A part of a request's way: its time, its span, and the engine's errors within it.
+    def stage(self, name: str, histogram: Histogram, adapter: str) -> Iterator[None]:
+        """A part of a request's way: its time, also as an attribute of the span around it, and the
+        engine's errors within it.
 
         Args:
-            name: of the span.
+            name: of the stage.
             histogram: where its time is counted, by adapter.
             adapter: whom the request is for.
         """
-        span = self._tracer.start_span(name, attributes={"routine.adapter": adapter})
         start = time.perf_counter()
         try:
-            yield span
+            yield
         except GatewayError as error:
-            span.set_status(Status(StatusCode.ERROR, error.code))
             if error.engine_error:
                 self.metrics.engine_errors.labels(adapter, error.engine_error).inc()
             raise
         finally:
-            histogram.labels(adapter).observe(time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            histogram.labels(adapter).observe(seconds)
+            span = trace.get_current_span()
+            if span.is_recording():
+                span.set_attribute(f"routine.{adapter}.{name}.seconds", seconds)
+
+    @contextmanager
+    def engine_call(self, adapter: str) -> Iterator[Span]:
+        """The stage at the engine: the only one with a span of its own, which is the parent of the
+        engine's.
+
+        Args:
+            adapter: whom the request is for.
+        """
+        span = self._tracer.start_span("engine", None, SpanKind.CLIENT, {ADAPTER: adapter})
+        try:
+            with self.stage("engine", self.metrics.engine_time, adapter):
+                yield span
+        except GatewayError as error:
+            span.set_status(Status(StatusCode.ERROR, error.code))
+            raise
+        finally:
             span.end()
 
 
