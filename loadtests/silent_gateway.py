@@ -46,10 +46,6 @@ class Silent(Telemetry):
     def stage(self, name: str, histogram: Histogram, adapter: str) -> Iterator[None]:
         yield
 
-    @contextmanager
-    def engine_call(self, adapter: str) -> Iterator[Span]:
-        yield INVALID_SPAN
-
 
 def main() -> None:
     settings = GatewaySettings()

@@ -18,7 +18,7 @@ from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine
 from serving.gateway.errors import EngineFault, WrongAnswer
 from serving.gateway.metrics import LANGUAGE
-from serving.gateway.telemetry import Telemetry, continued
+from serving.gateway.telemetry import Telemetry
 
 
 class Generator:
@@ -54,13 +54,13 @@ class Generator:
         """The model's decisions, and the checked answer that they make."""
         part = task.output(request).part(self._tail)
         async with self._admission.place(task.name):
-            with self._telemetry.engine_call(task.name) as span:
+            with self._telemetry.stage("engine", self._metrics.engine_time, task.name):
                 completion = await self._engine.complete(
                     model=task.name,
                     prompt=task.prompt(request) + part.prefix,
                     max_tokens=part.max_tokens,
                     regex=part.regex,
-                    headers=continued(headers, span),
+                    headers=headers,
                 )
         self._metrics.tokens.labels(task.name, "in").inc(completion.prompt_tokens)
         self._metrics.tokens.labels(task.name, "out").inc(completion.completion_tokens)

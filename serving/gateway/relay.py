@@ -16,7 +16,7 @@ from serving.gateway.engine import Engine, Upstream
 from serving.gateway.errors import GatewayError, MalformedBody
 from serving.gateway.metrics import OTHER
 from serving.gateway.readiness import Readiness
-from serving.gateway.telemetry import Telemetry, continued
+from serving.gateway.telemetry import Telemetry
 
 STREAM = "text/event-stream"
 _USAGE = b'"usage":'
@@ -48,9 +48,11 @@ class Relay:
         adapter = next((name for name in self._readiness.models if name == model), OTHER)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._admission.place(adapter))
-            span = stack.enter_context(self._telemetry.engine_call(adapter))
-            headers = continued(state.trace_headers, span)
-            upstream = await stack.enter_async_context(self._engine.completions(body, headers))
+            engine_time = self._metrics.engine_time
+            stack.enter_context(self._telemetry.stage("engine", engine_time, adapter))
+            upstream = await stack.enter_async_context(
+                self._engine.completions(body, state.trace_headers)
+            )
             chunks = self._chunks(stack.pop_all(), upstream, adapter, state.start)
             return StreamingResponse(chunks, media_type=upstream.content_type)
 

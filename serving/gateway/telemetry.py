@@ -17,7 +17,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import NoOpTracer, Span, SpanKind, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import Histogram
 
@@ -27,9 +27,6 @@ from serving.startup import TraceTarget
 
 SERVICE = "routine-gateway"
 """The service's name in traces, unless OTEL_SERVICE_NAME gives another."""
-
-ADAPTER = "routine.adapter"
-"""Attribute of spans at the engine."""
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _NO_TRACER = NoOpTracer()
@@ -121,24 +118,6 @@ class Telemetry:
             span = trace.get_current_span()
             if span.is_recording():
                 span.set_attribute(f"routine.{adapter}.{name}.seconds", seconds)
-
-    @contextmanager
-    def engine_call(self, adapter: str) -> Iterator[Span]:
-        """The stage at the engine: the only one with a span of its own, which is the parent of the
-        engine's.
-
-        Args:
-            adapter: whom the request is for.
-        """
-        span = self._tracer.start_span("engine", None, SpanKind.CLIENT, {ADAPTER: adapter})
-        try:
-            with self.stage("engine", self.metrics.engine_time, adapter):
-                yield span
-        except GatewayError as error:
-            span.set_status(Status(StatusCode.ERROR, error.code))
-            raise
-        finally:
-            span.end()
 
 
 def continued(headers: Mapping[str, str], span: Span) -> dict[str, str]:
