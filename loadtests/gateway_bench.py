@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,9 +32,9 @@ from serving.contract.tasks import TASKS
 
 SEED = 9_2026
 BODIES = 500
-DELAYS_MS = (0, 20)
-"""The upstream's."""
-ROUNDS, BLOCK_SECONDS = 11, 3
+CASES = ((0, 1), (20, 1), (20, 8))
+"""Milliseconds of the upstream, and requests at once."""
+ROUNDS, BLOCK_SECONDS = 21, 2
 WARM_UP_SECONDS = 3
 DIRECT, SILENT, DEFAULT, TRACED = "direct", "silent", "default", "traced"
 WORDS = {
@@ -129,13 +128,13 @@ def write_bodies(folder: Path) -> tuple[Path, Path]:
 
 
 def take_turns(
-    targets: Mapping[str, Target], connections: int, rounds: int, chance: Random
+    targets: Mapping[str, Target], connections: int, chance: Random
 ) -> dict[str, list[wrk.Run]]:
     """Runs by target, in the order of the rounds."""
     runs: dict[str, list[wrk.Run]] = defaultdict(list)
     for target in targets.values():
         wrk.run(target.url, target.bodies, connections, WARM_UP_SECONDS)
-    for number in range(rounds):
+    for number in range(ROUNDS):
         order = list(targets)
         chance.shuffle(order)
         for name in order:
@@ -144,7 +143,7 @@ def take_turns(
             if run.errors:
                 raise RuntimeError(f"{name}: {run.errors} of {run.requests} requests failed")
             runs[name].append(run)
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+        print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
     return runs
 
 
@@ -167,16 +166,16 @@ def summary(runs: Mapping[str, Sequence[wrk.Run]]) -> dict[str, dict[str, float]
 
 
 def measure() -> dict[str, Any]:
-    """One request at a time, by the upstream's delay and by target."""
+    """Every case, by target."""
     setting = machine("aiohttp", "fastapi", "uvicorn")
     gateway_core, other_core = cores()
     os.sched_setaffinity(0, {other_core})
     chance = Random(SEED)
-    found: dict[str, Any] = {}
+    found = []
     with tempfile.TemporaryDirectory() as temporary, collector() as spans:
         folder = Path(temporary)
         engine_bodies, gateway_bodies = write_bodies(folder)
-        for delay in DELAYS_MS:
+        for delay, at_once in CASES:
             before = len(spans.spans)
             with ExitStack() as stack:
                 url = stack.enter_context(upstream(delay, other_core, folder))
@@ -190,25 +189,35 @@ def measure() -> dict[str, Any]:
                         started([gateway.module], gateway_core, variables, f"{own}/readyz", log)
                     )
                     targets[name] = Target(f"{own}/gen/routine/rate", gateway_bodies)
-                runs = take_turns(targets, 1, ROUNDS, chance)
-            time.sleep(1)
-            found[str(delay)] = {**summary(runs), "spans": len(spans.spans) - before}
-    return {**setting, "one_at_a_time": found}
+                runs = take_turns(targets, at_once, chance)
+            found.append(
+                {
+                    "upstream_ms": delay,
+                    "at_once": at_once,
+                    "targets": summary(runs),
+                    "spans": len(spans.spans) - before,
+                }
+            )
+    return {**setting, "cases": found}
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """The README's table."""
-    delays = figures["one_at_a_time"]
-    head = ["one at a time: added to the upstream's answer"]
-    head += [f"{delay} ms upstream: median, 99th percentile" for delay in delays]
+    """The README's table, and what it was measured on."""
+    cases = figures["cases"]
+    head = ["added to the upstream's answer: median, 99th percentile"]
+    head += [f"{case['upstream_ms']} ms upstream, {case['at_once']} at once" for case in cases]
     cells = []
     for name in (SILENT, DEFAULT, TRACED):
-        added = (
-            f"{by[name]['median_ms_over_direct']:.2f} ms, {by[name]['p99_ms_over_direct']:.2f} ms"
-            for by in delays.values()
-        )
+        own = [case["targets"][name] for case in cases]
+        added = [
+            f"{by['median_ms_over_direct']:.2f} ms, {by['p99_ms_over_direct']:.2f} ms" for by in own
+        ]
         cells.append([WORDS[name], *added])
-    return markdown(head, cells)
+    line = (
+        f"One core of {figures['machine']}; no model; aiohttp {figures['aiohttp']}, FastAPI "
+        f"{figures['fastapi']}, Python {figures['python']}; {figures['date']}."
+    )
+    return f"{markdown(head, cells)}\n\n{line}"
 
 
 def main() -> None:
