@@ -285,3 +285,18 @@ def test_the_api_page_has_worked_examples_and_our_error_shape(client: TestClient
     worked_month = forms["application/json"]["example"]
     assert month_faults(asked, worked_month) == []
     assert worked["init_weight_rate"] == coach_rate(PUBLISHED[0])["init_weight_rate"]
+
+
+@pytest.mark.parametrize("task", ["rate", "month"])
+def test_no_answer_takes_a_thread(
+    client: TestClient, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FastAPI runs what is not a coroutine function in one, which costs more than all the rest."""
+
+    def refuse(function: object, *_: object, **__: object) -> None:
+        raise AssertionError(f"{function} runs in a thread")
+
+    wait_ready(client)
+    monkeypatch.setattr("anyio.to_thread.run_sync", refuse)
+    body = {**GOOD, "days_per_week": 3} if task == "month" else GOOD
+    assert client.post(f"/gen/routine/{task}", json=body).status_code == 200
