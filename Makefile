@@ -56,15 +56,20 @@ define unpack
 		mkdir -p $(VENV)/debian && cd $(VENV)/debian && \
 		{ apt-get download -qq $(2) 2>/dev/null || \
 			{ apt-get update -qq && apt-get download -qq $(2); } 2>/dev/null; } && \
-		for package in *.deb; do dpkg -x $$package . && rm $$package; done || \
+		for package in *.deb; do dpkg -x $$package . && rm $$package; done && \
+		find . -type l -lname '/usr/*' -exec sh -c 'ln -sfn "$$PWD$$(readlink "$$1")" "$$1"' - {} \; || \
 		echo "$(1) cannot be had here (no Debian package): $(3)"; fi
 	@touch $@
 endef
 
+PROMETHEUS_PAGES := fonts-glyphicons-halflings libjs-bootstrap4 libjs-d3 libjs-jquery \
+	libjs-eonasdan-bootstrap-datetimepicker libjs-jquery-hotkeys libjs-moment libjs-moment-timezone \
+	libjs-mustache libjs-popper.js libjs-rickshaw
+
 prometheus: $(VENV)/.prometheus ## find Prometheus, or unpack Debian's package into .venv
 
 $(VENV)/.prometheus: $(VENV)/.installed
-	$(call unpack,prometheus,prometheus,its tests are skipped)
+	$(call unpack,prometheus,prometheus $(PROMETHEUS_PAGES),its tests are skipped)
 
 $(VENV)/.wrk: $(VENV)/.installed
 	$(call unpack,wrk,wrk libluajit2-5.1-2,the gateway cannot be measured)

@@ -22,7 +22,7 @@ import yaml
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from loadtests.programs import program
+from loadtests.programs import UNPACKED, program
 from serving.startup import StartError, check_port, load
 
 HERE = Path(__file__).parent
@@ -85,13 +85,17 @@ def command(config: Path, data: Path, port: int) -> list[str]:
         data: folder for the samples.
         port: on loopback.
     """
-    return [
-        str(tool("prometheus")),
+    binary = tool("prometheus")
+    found = [
+        str(binary),
         f"--config.file={config}",
         f"--storage.tsdb.path={data}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=warn",
     ]
+    if binary.is_relative_to(UNPACKED):  # Debian's keeps its pages beside it
+        found.append(f"--web.local-assets={UNPACKED}/share/prometheus/web/")
+    return found
 
 
 class Prometheus:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import math
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,12 @@ def test_every_query_of_every_panel_returns_data(watched: Watched) -> None:
                 empty.append((row, panel["title"], target["expr"], found))
     assert empty == []
     assert asked > 50
+
+
+def test_prometheus_shows_its_pages(watched: Watched) -> None:
+    with urllib.request.urlopen(watched.prometheus.url, timeout=30) as response:
+        assert response.status == 200
+        assert "<title>Prometheus" in response.read().decode()
 
 
 def test_the_dashboard_s_variables_have_values(watched: Watched) -> None:
