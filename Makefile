@@ -59,7 +59,7 @@ define unpack
 		for package in *.deb; do dpkg -x $$package . && rm $$package; done && \
 		find . -type l -lname '/usr/*' -exec sh -c 'ln -sfn "$$PWD$$(readlink "$$1")" "$$1"' - {} \; || \
 		echo "$(1) cannot be had here (no Debian package): $(3)"; fi
-	@touch $@
+	@if command -v $(1) >/dev/null || test -x $(VENV)/debian/usr/bin/$(1); then touch $@; fi
 endef
 
 PROMETHEUS_PAGES := fonts-glyphicons-halflings libjs-bootstrap4 libjs-d3 libjs-jquery \

@@ -26,7 +26,11 @@ class SpanSeen:
     span_id: str
     parent_id: str
     attributes: dict[str, str]
+    events: str
+    """Names and attributes, as text."""
     failed: bool
+    status: str
+    """Its description."""
 
 
 class Collector:
@@ -67,7 +71,9 @@ def _spans(body: bytes) -> Iterator[SpanSeen]:
                     span.span_id.hex(),
                     span.parent_span_id.hex(),
                     _attributes(span.attributes),
+                    str(span.events),
                     span.status.code == span.status.STATUS_CODE_ERROR,
+                    span.status.message,
                 )
 
 

@@ -1,20 +1,33 @@
 """Prometheus metrics of a process: made with the project's prefix, and described for its pages.
 
 Several processes of a service are counted together in prometheus-client's multiprocess mode: each
-writes its values to files in one folder, and whichever is asked reads them all.
+writes its values to files in one folder, and whichever is asked reads them all. The folder belongs
+to one process, whose id is in its name; the next start removes it where that process was killed.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from serving.startup import StartError
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable that names the folder. prometheus_client reads it on import."""
 PREFIX = "routine_"
+NEEDED_BYTES = 2**26
+"""Free disk space that a start insists on: the files are mapped, and a page that cannot be written
+kills its process."""
+_FOLDER_NAME = re.compile(r"routine-metrics-(\d+)-\w+")
 
 Mode = Literal["livesum", "livemin", "max"]
 """How a gauge is put together from several processes' values; ``live`` leaves out the dead."""
@@ -28,6 +41,33 @@ class Described:
     kind: str
     labels: tuple[str, ...]
     text: str
+
+
+def new_folder() -> str:
+    """A folder for the values of this process and its children.
+
+    Raises:
+        StartError: the disk is full.
+    """
+    root, own = Path(tempfile.gettempdir()), os.getpid()
+    for path in root.iterdir():
+        name = _FOLDER_NAME.fullmatch(path.name)
+        if name and (int(name[1]) == own or not psutil.pid_exists(int(name[1]))):
+            shutil.rmtree(path, ignore_errors=True)
+    if shutil.disk_usage(root).free < NEEDED_BYTES:
+        raise StartError(
+            f"{root} has less than {NEEDED_BYTES >> 20} MiB left, and metrics are counted there: "
+            "make room, or set TMPDIR"
+        )
+    return tempfile.mkdtemp(prefix=f"routine-metrics-{own}-")
+
+
+def remove_folder() -> None:
+    """Remove the folder, if it is this process's own; children only use it."""
+    folder = Path(os.environ.get(FOLDER, ""))
+    name = _FOLDER_NAME.fullmatch(folder.name)
+    if name and int(name[1]) == os.getpid():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Instruments:

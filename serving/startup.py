@@ -105,8 +105,11 @@ def trace_target(variables: Mapping[str, str]) -> TraceTarget | None:
     if disabled or exporter == "none" or not (exporter or given("ENDPOINT")):
         return None
     protocol = given("PROTOCOL", "grpc")
+    endpoint = given("ENDPOINT", "http://localhost:4317")
+    if not endpoint.startswith(("http://", "https://")):
+        raise StartError(f"OTLP endpoint {endpoint}: it must begin with http:// or https://")
     if protocol == "grpc":
-        return TraceTarget(given("ENDPOINT", "http://localhost:4317"), protocol)
+        return TraceTarget(endpoint, protocol)
     if protocol != "http/protobuf":
         raise StartError(f"OTLP protocol {protocol}: set grpc or http/protobuf")
     # Of the general variable, HTTP appends the signal's path.

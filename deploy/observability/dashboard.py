@@ -113,17 +113,19 @@ def _built(panel: Panel) -> _Builder:
         words = {value: models.ValueMappingResult(text=text) for value, text in panel.names}
         built = built.mappings([models.ValueMap(options=words)])
     for legend, expr in panel.queries.items():
-        built = built.with_target(
-            prometheus.Dataquery().expr(expr).legend_format(legend or "__auto")
-        )
+        query = prometheus.Dataquery().expr(expr).legend_format(legend or "__auto")
+        built = built.with_target(query.instant() if panel.kind == "number" else query)
     return built
 
 
 def _number(panel: Panel) -> stat.Panel:
+    """What holds now: asked at one instant, so that it does not outlive what it tells of."""
+    named = any("{{" in legend for legend in panel.queries)
     return (
         stat.Panel()
         .height(4)
-        .graph_mode(common.BigValueGraphMode.AREA)
+        .graph_mode(common.BigValueGraphMode.NONE)
+        .text_mode(common.BigValueTextMode.NAME if named else common.BigValueTextMode.AUTO)
         .color_mode(common.BigValueColorMode.VALUE)
         .reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
     )

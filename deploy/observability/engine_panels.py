@@ -51,7 +51,7 @@ DECODING = (
         most=1,
     ),
     Panel(
-        "Tokens forced and chosen",
+        "Tokens forced and chosen a second",
         "Forced: what stood before left one way on. Chosen: the model decided.",
         "short",
         {"{{kind}}": rate("routine_drafter_tokens_total", f"{E}, {T}", "kind")},
@@ -161,23 +161,26 @@ GPUS = (
         "Utilisation",
         "Share of time in which the GPU did something.",
         "percent",
-        {"GPU {{gpu}}": f"DCGM_FI_DEV_GPU_UTIL{{{GPU}}}"},
+        {"{{instance}} GPU {{gpu}}": f"DCGM_FI_DEV_GPU_UTIL{{{GPU}}}"},
         most=100,
     ),
     Panel(
         "Memory",
         "Memory in use. vLLM takes its share at the start.",
-        "decmbytes",
-        {"GPU {{gpu}}": f"DCGM_FI_DEV_FB_USED{{{GPU}}}"},
+        "mbytes",
+        {"{{instance}} GPU {{gpu}}": f"DCGM_FI_DEV_FB_USED{{{GPU}}}"},
     ),
     Panel(
         "Temperature",
         "Of the chip.",
         "celsius",
-        {"GPU {{gpu}}": f"DCGM_FI_DEV_GPU_TEMP{{{GPU}}}"},
+        {"{{instance}} GPU {{gpu}}": f"DCGM_FI_DEV_GPU_TEMP{{{GPU}}}"},
         limits=((80, "orange"), (90, "red")),
     ),
     Panel(
-        "Power", "Drawn by the GPU.", "watt", {"GPU {{gpu}}": f"DCGM_FI_DEV_POWER_USAGE{{{GPU}}}"}
+        "Power",
+        "Drawn by the GPU.",
+        "watt",
+        {"{{instance}} GPU {{gpu}}": f"DCGM_FI_DEV_POWER_USAGE{{{GPU}}}"},
     ),
 )

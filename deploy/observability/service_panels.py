@@ -23,7 +23,7 @@ OVERVIEW = (
         "Ready",
         "Every gateway has shown that the engine, each adapter and the constraint work.",
         "none",
-        f"min(routine_ready{{{G}}})",
+        f'min(routine_ready{{{G}}} or on (instance) up{{job="gateway"}}) or vector(0)',
         base="red",
         limits=((1, "green"),),
         names=(("0", "not ready"), ("1", "ready")),
@@ -122,13 +122,16 @@ OVERVIEW = (
     ),
     Panel(
         "Queue and places",
-        "Requests that wait here, and that are at the engine.",
-        "short",
+        "Share of the places at the engine that are taken, and of the queue behind them.",
+        "percentunit",
         {
-            "waiting": f"sum(routine_queued_requests{{{G}}})",
-            "at the engine": f"sum(routine_in_flight_requests{{{G}}})",
+            "queue": f"sum(routine_queued_requests{{{G}}}) / "
+            f"sum(routine_queue_limit_requests{{{G}}})",
+            "places": f"sum(routine_in_flight_requests{{{G}}}) / "
+            f"sum(routine_in_flight_limit_requests{{{G}}})",
         },
-        limits=((256, "orange"), (768, "red")),
+        limits=((0.5, "orange"), (0.9, "red")),
+        most=1,
     ),
 )
 
@@ -195,7 +198,7 @@ ADAPTERS = (
         },
     ),
     Panel(
-        "Tokens by adapter",
+        "Tokens a second",
         "Of prompts (in) and generated (out), as the engine counts them.",
         "short",
         {
@@ -215,7 +218,7 @@ ADAPTERS = (
 GATEWAY = (
     number(
         "Workers",
-        "Gateway processes.",
+        "Gateway processes that live.",
         "short",
         f"sum(routine_workers{{{G}}})",
         base="red",

@@ -7,10 +7,9 @@ import sys
 
 from serving.contract.lock import Lock, LockError
 from serving.engine.command import arguments, environment
-from serving.engine.metrics import new_folder
 from serving.engine.preflight import PreflightError, locate_base, preflight
 from serving.engine.settings import EngineSettings
-from serving.instruments import FOLDER
+from serving.instruments import FOLDER, new_folder
 from serving.startup import StartError, check_port, load, trace_target
 
 
@@ -29,6 +28,7 @@ def main() -> None:
         lock = Lock.load(settings.adapters)
         base = locate_base(settings.model, lock.base.revision)
         rank = preflight(base, settings.adapters, lock)
+        folder = new_folder()
     except (PreflightError, LockError, StartError) as error:
         sys.exit(f"engine: {error}")
     gpu = has_gpu()
@@ -38,7 +38,7 @@ def main() -> None:
         flush=True,
     )
     command = arguments(settings, base, lock, rank, gpu, traces)
-    variables = {**os.environ, **environment(settings, gpu, traces), FOLDER: new_folder()}
+    variables = {**os.environ, **environment(settings, gpu, traces), FOLDER: folder}
     os.execve(command[0], command, variables)
 
 

@@ -6,28 +6,10 @@ over in prometheus-client's multiprocess files, in a folder that is made for eac
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from serving.instruments import FOLDER, Instruments
-
-_PREFIX = "routine-engine-metrics-"
-
-
-def new_folder() -> str:
-    """A folder for the metrics of all processes of an engine that is about to start."""
-    return tempfile.mkdtemp(prefix=_PREFIX)
-
-
-def remove_folder() -> None:
-    """Remove the folder, if it is one that ``new_folder`` made."""
-    folder = Path(os.environ.get(FOLDER, ""))
-    if folder.name.startswith(_PREFIX):
-        shutil.rmtree(folder, ignore_errors=True)
+from serving.instruments import Instruments
 
 
 @dataclass

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import atexit
 import logging
-import multiprocessing
 
-from serving.engine.metrics import remove_folder
+from serving.instruments import remove_folder
 from serving.startup import die_with_parent
 
 TESTED_VLLM = "0.32.0"
@@ -26,8 +25,7 @@ log = logging.getLogger("vllm.plugins.routine")
 
 def register() -> None:
     """Called by vLLM in each of its processes, possibly more than once."""
-    if multiprocessing.parent_process() is None:
-        atexit.register(remove_folder)
+    atexit.register(remove_folder)
     die_with_parent()
     _change_cpu()
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
 import uvicorn
@@ -16,7 +15,7 @@ from serving.contract.profile import PUBLISHED
 from serving.gateway import logs
 from serving.gateway.app import create_app
 from serving.gateway.settings import GatewaySettings
-from serving.instruments import FOLDER
+from serving.instruments import FOLDER, new_folder, remove_folder
 from serving.startup import StartError, check_port, die_with_parent, load, trace_target
 
 
@@ -34,6 +33,8 @@ def application() -> FastAPI:
     die_with_parent()
     settings = load(GatewaySettings)
     logs.set_up(settings.log_level)
+    # Of the processes that serve: "ready" is said by us. Their supervisor tells whose worker died.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
     def announce() -> None:
         folder = os.environ.get(FOLDER)
@@ -53,13 +54,13 @@ def main() -> None:
         settings = load(GatewaySettings)
         trace_target(os.environ)
         check_port(settings.host, settings.port, "PORT")
+        # A folder that is already named is another's, and prometheus_client counts in one by now.
+        if settings.workers > 1 or {FOLDER, FOLDER.lower()} & os.environ.keys():
+            os.environ[FOLDER] = new_folder()
     except StartError as error:
         sys.exit(f"gateway: {error}")
-    with ExitStack() as stack:
-        os.environ.pop(FOLDER, None)  # another's
-        if settings.workers > 1:
-            folder = tempfile.TemporaryDirectory(prefix="routine-gateway-metrics-")
-            os.environ[FOLDER] = stack.enter_context(folder)
+    logs.set_up(settings.log_level)
+    try:
         uvicorn.run(
             "serving.gateway.__main__:application",
             factory=True,
@@ -70,9 +71,10 @@ def main() -> None:
             http="httptools",
             access_log=False,
             timeout_keep_alive=settings.keep_alive_seconds,
-            log_level="warning",
             log_config=None,
         )
+    finally:
+        remove_folder()
 
 
 if __name__ == "__main__":

@@ -36,16 +36,16 @@ class Admission:
             raise Overloaded(f"{self._queued} requests are waiting already; try again later")
         try:
             await self._wait(adapter)
-            count.labels(adapter, "admitted").inc()
-            self._metrics.in_flight.inc()
-            try:
-                yield
-            finally:
-                self._metrics.in_flight.dec()
-                self._places.release()
-        except (asyncio.CancelledError, GeneratorExit):
+        except asyncio.CancelledError:
             count.labels(adapter, "cancelled").inc()
             raise
+        count.labels(adapter, "admitted").inc()
+        self._metrics.in_flight.inc()
+        try:
+            yield
+        finally:
+            self._metrics.in_flight.dec()
+            self._places.release()
 
     async def _wait(self, adapter: str) -> None:
         self._queued += 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,15 +59,16 @@ class Metrics:
     def _count_requests(self) -> None:
         self.requests = self._new.histogram(
             "http_request_duration_seconds",
-            "From a request's first byte to its answer's last; its count is the requests'. Status "
-            "499: the client left before the answer began.",
+            "From a request's headers to its answer's last byte; its count is the requests'. "
+            "Status 499: the client left before the answer began. An answer that broke off has "
+            "its error's status.",
             ["route", "method", "status"],
             LATENCY_BUCKETS,
         )
         self.admissions = self._new.counter(
             "admissions_total",
-            "Requests for the engine, by what became of them here: admitted, rejected because the "
-            "queue was full (429), or cancelled by a client that left.",
+            "Requests for the engine, by what became of them here: admitted to it, rejected "
+            "because the queue was full (429), or cancelled by a client that left the queue.",
             ["adapter", "outcome"],
         )
         self.queued = self._new.gauge(
@@ -148,6 +150,9 @@ class Metrics:
             "livemin",
         )
         self.workers = self._new.gauge("workers", "Gateway processes.")
+        self.worker_starts = self._new.counter(
+            "worker_starts_total", "Gateway processes started; more than there are: some died.", []
+        )
         self.loop_lag = self._new.histogram(
             "event_loop_lag_seconds",
             "By how much a timer of the event loop was late.",
@@ -179,4 +184,5 @@ def _forget_dead_workers(folder: str) -> None:
     for path in Path(folder).glob("gauge_live*_*.db"):
         pid = int(path.stem.rpartition("_")[2])
         if not psutil.pid_exists(pid):
-            mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+            with suppress(FileNotFoundError):  # somebody else asked at the same time
+                mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]

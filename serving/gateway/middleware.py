@@ -26,6 +26,8 @@ _TRACEPARENT = re.compile(
 """W3C Trace Context, level 1, section 3.2."""
 OPERATIONS = ("/healthz", "/readyz", "/metrics")
 """Asked every few seconds by machines: not traced, and logged at level ``debug``."""
+UNKNOWN_METHOD = "_OTHER"
+"""OpenTelemetry's name for every method that is not served."""
 CLIENT_LEFT = 499
 """Status, in metrics and logs, of requests whose client left before the answer began."""
 
@@ -72,7 +74,7 @@ class Envelope:
             return
         start = time.perf_counter()
         methods = self._methods.get(scope["path"], frozenset())
-        method = scope["method"] if scope["method"] in methods else OTHER
+        method = scope["method"] if scope["method"] in methods else UNKNOWN_METHOD
         route = scope["path"] if methods else OTHER
         ids = given_ids(scope)
         with self._telemetry.request(method, route, ids, route not in OPERATIONS) as span:
@@ -82,12 +84,14 @@ class Envelope:
             state = scope.setdefault("state", {})
             state |= {"trace_headers": headers, "start": start}
             status = await self._answer(scope, receive, send, headers)
+            error: GatewayError | None = state.get("error")
+            if error:  # also of an answer that broke off after its status had been sent
+                status = error.status
             span.set_attribute("http.response.status_code", status)
             if status >= 500:
                 span.set_status(StatusCode.ERROR)
         seconds = time.perf_counter() - start
         self._telemetry.metrics.requests.labels(route, method, str(status)).observe(seconds)
-        error: GatewayError | None = state.get("error")
         if error:
             log.debug("%s: %s", error.code, error.message)
         facts = {"route": route, "method": method, "status": status, "seconds": round(seconds, 6)}
@@ -130,9 +134,12 @@ class Envelope:
         except GatewayError as error:
             await send_error(error)
         except Exception:  # the process's edge: a bug must still answer in the one error shape
+            if "error" in scope["state"]:  # it broke off, and is being counted as that
+                return status
             log.exception("a request failed")
             if status == CLIENT_LEFT:
                 await send_error(GatewayError("internal error"))
+            scope["state"]["error"] = GatewayError("internal error")
         return status
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:

@@ -53,11 +53,11 @@ class Relay:
             upstream = await stack.enter_async_context(
                 self._engine.completions(body, state.trace_headers)
             )
-            chunks = self._chunks(stack.pop_all(), upstream, adapter, state.start)
+            chunks = self._chunks(stack.pop_all(), upstream, adapter, state)
             return StreamingResponse(chunks, media_type=upstream.content_type)
 
     async def _chunks(
-        self, stack: AsyncExitStack, upstream: Upstream, adapter: str, start: float
+        self, stack: AsyncExitStack, upstream: Upstream, adapter: str, state: State
     ) -> AsyncIterator[bytes]:
         end, is_first = b"", upstream.content_type == STREAM
         try:
@@ -66,11 +66,12 @@ class Relay:
                     end = (end + chunk)[-_LONGEST_USAGE:]
                     yield chunk
                     if is_first:
-                        seconds = time.perf_counter() - start
+                        seconds = time.perf_counter() - state.start
                         self._metrics.first_token_time.labels(adapter).observe(seconds)
                         is_first = False
                 self._count(end, adapter)
         except GatewayError as error:
+            state.error = error
             if upstream.content_type != STREAM:
                 raise
             yield b"data: " + error.bytes() + b"\n\n"

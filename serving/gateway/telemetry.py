@@ -1,13 +1,15 @@
 """What a request leaves behind besides its answer: durations, error counts and OpenTelemetry spans.
 
-Names follow OpenTelemetry's semantic conventions for HTTP (1.23 and later). Spans are off unless
-``serving.startup.trace_target`` finds where to send them. They hold no prompt and no profile.
+Attributes have the names of OpenTelemetry's semantic conventions for HTTP (1.23 and later). Spans
+are off unless ``serving.startup.trace_target`` finds where to send them. They hold no prompt and no
+profile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ from serving.startup import TraceTarget
 SERVICE = "routine-gateway"
 """The service's name in traces, unless OTEL_SERVICE_NAME gives another."""
 EXPORT_SWITCH_SECONDS = 0.0002
+CLOSE_SECONDS = 2.0
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _NO_TRACER = NoOpTracer()
@@ -43,13 +46,16 @@ def make_provider(target: TraceTarget | None) -> TracerProvider | None:
         return None
     exporter: SpanExporter
     if target.protocol == "grpc":
-        exporter = GrpcExporter(target.endpoint, insecure=target.endpoint.startswith("http://"))
+        exporter = GrpcExporter(target.endpoint)
     else:
         exporter = HttpExporter(target.endpoint)
     # Encoding a batch takes many milliseconds of a thread that never waits. Requests get the
     # interpreter back after this long, instead of Python's 5 ms.
     sys.setswitchinterval(EXPORT_SWITCH_SECONDS)
-    provider = TracerProvider(resource=Resource.create({"service.name": SERVICE}))
+    resource = Resource.create()
+    if str(resource.attributes["service.name"]).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": SERVICE}))
+    provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
 
@@ -69,9 +75,12 @@ class Telemetry:
             self._tracer = self._provider.get_tracer(__name__)
 
     async def close(self) -> None:
-        """Send the spans that are left."""
+        """Send the spans that are left, unless that takes long: a stop does not wait for a
+        collector that is away."""
         if self._provider:
-            await asyncio.to_thread(self._provider.shutdown)
+            ending = threading.Thread(target=self._provider.shutdown, daemon=True)
+            ending.start()
+            await asyncio.to_thread(ending.join, CLOSE_SECONDS)
 
     @contextmanager
     def request(

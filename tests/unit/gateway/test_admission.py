@@ -41,6 +41,22 @@ async def test_a_full_queue_refuses_the_next_request_at_once() -> None:
     assert value(metrics, "in_flight_limit_requests") == value(metrics, "queue_limit_requests") == 1
 
 
+async def test_who_leaves_the_engine_had_been_admitted() -> None:
+    metrics = Metrics("derive")
+    admission = Admission(1, 1, Telemetry(metrics, None))
+
+    async def hold() -> None:
+        async with admission.place("rate"):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert outcomes(metrics, "rate") == {"admitted": 1, "rejected": 0, "cancelled": 0}
+    assert value(metrics, "in_flight_requests") == 0
+
+
 def value(metrics: Metrics, name: str) -> float | None:
     return metrics.registry.get_sample_value(f"routine_{name}")
 

@@ -150,7 +150,7 @@ async def test_a_client_that_leaves_frees_its_place_and_is_counted(
     assert engine.finished == 0
     counted = 'routine_http_request_duration_seconds_count{method="POST",route="/gen/routine/rate"'
     assert f'{counted},status="499"}} 1.0' in text
-    assert 'routine_admissions_total{adapter="rate",outcome="cancelled"} 1.0' in text
+    assert 'routine_admissions_total{adapter="rate",outcome="admitted"} 1.0' in text
     assert "routine_in_flight_requests 0.0" in text
 
 
@@ -260,6 +260,19 @@ def test_a_stream_that_breaks_ends_with_an_error_event(
     response = client.post("/v1/completions", content=completion_body(stream=True), headers=JSON)
     assert response.text.count("data: ") == 1
     assert '"engine_unavailable"' in response.text
+    counted = "routine_http_request_duration_seconds_count"
+    line = f'{counted}{{method="POST",route="/v1/completions",status="503"}} 1.0'
+    assert line in client.get("/metrics").text
+
+
+def test_an_answer_that_breaks_off_is_counted_as_its_error(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    engine.breaks_after = 1
+    client.post("/v1/completions", content=completion_body(), headers=JSON)
+    counted = "routine_http_request_duration_seconds_count"
+    line = f'{counted}{{method="POST",route="/v1/completions",status="503"}} 1.0'
+    assert line in client.get("/metrics").text
 
 
 def test_the_api_page_has_worked_examples_and_our_error_shape(client: TestClient) -> None:

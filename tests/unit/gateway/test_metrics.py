@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -49,6 +50,7 @@ routine_resident_memory_bytes{}
 routine_semantic_violations_total{adapter,rule}
 routine_time_to_first_token_seconds{adapter}
 routine_tokens_total{adapter,direction}
+routine_worker_starts_total{}
 routine_workers{}"""
 
 
@@ -208,10 +210,12 @@ def test_watching_was_measured_to_cost_little() -> None:
 
 
 @contextmanager
-def gateway(folder: Path, workers: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def gateway(
+    folder: Path, workers: int, **more: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A gateway of several processes, without an engine."""
     port = free_port()
-    variables = {"PORT": str(port), "ENGINE_PORT": str(free_port()), "TMPDIR": str(folder)}
+    variables = {"PORT": str(port), "ENGINE_PORT": str(free_port()), "TMPDIR": str(folder), **more}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "serving.gateway"],
@@ -237,8 +241,6 @@ def wait_for_workers(folder: Path, number: int) -> None:
 
 def test_several_workers_are_counted_together(tmp_path: Path) -> None:
     """Counters outlive a worker that is killed; its gauges do not."""
-    import urllib.error
-    import urllib.request
 
     def get(url: str) -> str:
         with urllib.request.urlopen(url, timeout=5) as response:
@@ -282,13 +284,16 @@ def test_several_workers_are_counted_together(tmp_path: Path) -> None:
         workers[0].kill()
         wait_for_workers(tmp_path, 3)  # the first two, and the killed one's successor
         found = wait_for(2)
+        assert found[("routine_worker_starts_total", ())] == 3
+        said = [line for line in (tmp_path / "log").read_text().splitlines() if " died" in line]
+        assert [json.loads(line)["level"] for line in said] == ["INFO"]
         assert found[alive] == 40
         assert found[("routine_resident_memory_bytes", ())] < 1.5 * memory
         assert found[("routine_in_flight_limit_requests", ())] == 512
         children = psutil.Process(process.pid).children(recursive=True)
     _, left = psutil.wait_procs(children, timeout=10)
     assert left == []
-    assert not list(tmp_path.glob("routine-gateway-metrics-*"))
+    assert not list(tmp_path.glob("routine-metrics-*"))
 
 
 def test_workers_do_not_outlive_a_gateway_that_is_killed(tmp_path: Path) -> None:
@@ -298,3 +303,15 @@ def test_workers_do_not_outlive_a_gateway_that_is_killed(tmp_path: Path) -> None
         process.kill()
     _, left = psutil.wait_procs(children, timeout=10)
     assert left == []
+
+
+@pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+def test_a_folder_that_the_environment_names_is_left_alone(tmp_path: Path, name: str) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    with gateway(tmp_path, workers=1, **{name: str(theirs)}) as (url, _):
+        wait_for_workers(tmp_path, 1)
+        with urllib.request.urlopen(f"{url}/metrics", timeout=5) as response:
+            assert b"\nroutine_workers 1.0\n" in response.read()
+    assert not list(theirs.iterdir())
+    assert not list(tmp_path.glob("routine-metrics-*"))

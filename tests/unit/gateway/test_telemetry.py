@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import time
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -9,6 +12,7 @@ from loadtests.collector import SpanSeen, collector
 from serving.gateway.app import create_app
 from serving.gateway.errors import EngineTimeout
 from serving.gateway.settings import GatewaySettings
+from serving.gateway.telemetry import CLOSE_SECONDS, make_provider
 from serving.startup import StartError, TraceTarget, trace_target
 from tests.bad_requests import GOOD
 from tests.unit.gateway.fake_engine import FakeEngine, completion_body, factory, wait_ready
@@ -56,14 +60,36 @@ def _leaks(spans: list[SpanSeen]) -> list[SpanSeen]:
     return [span for span in spans if "남성" in str(span) or "rm_weight" in str(span)]
 
 
-def test_a_collector_that_is_away_costs_no_request(
-    engine: FakeEngine, settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+def test_a_collector_that_is_away_holds_up_neither_requests_nor_the_end(
+    engine: FakeEngine, settings: GatewaySettings
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
-    away = TraceTarget("http://127.0.0.1:9/v1/traces", "http/protobuf")
-    with TestClient(create_app(settings, factory(engine), traces=away)) as client:
-        wait_ready(client)
-        assert client.post(RATE, json=GOOD).status_code == 200
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, never answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces"
+        away = TraceTarget(url, "http/protobuf")
+        with TestClient(create_app(settings, factory(engine), traces=away)) as client:
+            wait_ready(client)
+            for _ in range(3):
+                start = time.monotonic()
+                assert client.post(RATE, json=GOOD).status_code == 200
+                assert time.monotonic() - start < 0.5
+            start = time.monotonic()
+        assert time.monotonic() - start < CLOSE_SECONDS + 1
+
+
+def test_opentelemetry_s_variables_name_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = TraceTarget("http://127.0.0.1:9/v1/traces", "http/protobuf")
+
+    def name() -> object:
+        provider = make_provider(target)
+        assert provider
+        provider.shutdown()
+        return provider.resource.attributes["service.name"]
+
+    assert name() == "routine-gateway"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=theirs,team=x")
+    assert name() == "theirs"
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "ours")
+    assert name() == "ours"
 
 
 @pytest.mark.parametrize(
@@ -104,8 +130,11 @@ def test_opentelemetry_s_variables_say_where_spans_go(
     [
         {"OTEL_TRACES_EXPORTER": "zipkin"},
         {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"},
     ],
 )
 def test_what_opentelemetry_can_and_this_project_cannot_is_said(variables: dict[str, str]) -> None:
-    with pytest.raises(StartError, match=r"set (otlp or none|grpc or http/protobuf)"):
+    with pytest.raises(
+        StartError, match=r"set (otlp or none|grpc or http/protobuf)|begin with http"
+    ):
         trace_target(variables)
