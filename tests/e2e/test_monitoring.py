@@ -49,9 +49,10 @@ def spans() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def traced(spans: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    log = tmp_path_factory.mktemp("traced") / "serve.log"
+    folder = tmp_path_factory.mktemp("traced")
     stack = Stack.start(
-        log,
+        folder / "serve.log",
+        VLLM_CACHE_ROOT=str(folder / "cache"),  # as on a new machine
         GATEWAY_WORKERS="2",
         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=spans.url,
         OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
