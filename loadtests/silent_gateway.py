@@ -13,6 +13,7 @@ from prometheus_client import Histogram
 
 from serving.gateway import app, logs
 from serving.gateway.metrics import Metrics
+from serving.gateway.process import settle
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
 from serving.startup import TraceTarget
@@ -52,7 +53,7 @@ def main() -> None:
     logs.set_up("error")
     app.Telemetry = Silent  # type: ignore[attr-defined]
     uvicorn.run(
-        app.create_app(settings),
+        app.create_app(settings, announce=settle),
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from serving.contract.profile import PUBLISHED
 from serving.gateway import logs
 from serving.gateway.app import create_app
+from serving.gateway.process import settle
 from serving.gateway.settings import GatewaySettings
 from serving.instruments import FOLDER, new_folder, remove_folder
 from serving.startup import StartError, check_port, die_with_parent, load, trace_target
@@ -37,6 +38,7 @@ def application() -> FastAPI:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
     def announce() -> None:
+        settle()
         folder = os.environ.get(FOLDER)
         if folder:  # of several workers, the first says it
             try:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import psutil
 
 from serving.gateway.metrics import Metrics
 
 INTERVAL_SECONDS = 0.25
+
+
+def settle() -> None:
+    """Call it when everything that lives as long as the process is there: the garbage collector
+    does not look through it again, which took it up to 90 ms at a time."""
+    gc.collect()
+    gc.freeze()
 
 
 async def watch_process(metrics: Metrics) -> None:
