@@ -50,7 +50,8 @@ def _change_cpu() -> None:
     from vllm.v1.sample import rejection_sampler
 
     from serving.engine.batch_cpu import dispatch
-    from serving.engine.sampling_cpu import expand_batch_to_tokens
+    from serving.engine.sampling_cpu import apply_top_k_top_p, expand_batch_to_tokens
 
     setattr(CudagraphDispatcher, "dispatch", dispatch)  # noqa: B010
     rejection_sampler.expand_batch_to_tokens = expand_batch_to_tokens
+    setattr(rejection_sampler, "apply_top_k_top_p", apply_top_k_top_p)  # noqa: B010

@@ -19,6 +19,20 @@ from tests.e2e.asking import ask_all
 
 UNSEEN_SEED = 44
 PROFILES = 1000
+SAMPLING: list[dict[str, Any]] = [
+    {"top_k": 1},
+    {"top_k": 5, "temperature": 0.5},
+    {"top_p": 0.9},
+    {"top_k": 5, "top_p": 0.5},
+    {"temperature": 0.0, "logprobs": 2},
+    {"repetition_penalty": 1.2, "presence_penalty": 1.0, "frequency_penalty": 0.5},
+    {"n": 2, "seed": 1},
+    {"min_tokens": 3},
+    {"max_tokens": 1, "top_k": 1},
+    {"echo": True, "logprobs": 1},
+    {"allowed_token_ids": [3, 4, 5], "top_k": 2},
+    {"structured_outputs": {"choice": ["1", "2"]}, "top_k": 1},
+]
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +122,13 @@ async def test_clients_that_sample_change_no_other_answer(stack: Stack) -> None:
         stop.set()
         assert all(done > 0 for done in await asyncio.gather(*samplers))
     assert together == alone
+
+
+async def test_an_idle_engine_survives_each_sampling_parameter(stack: Stack) -> None:
+    """A request that comes alone is prefilled without drafts: vLLM failed there, for good."""
+    prompt = TASKS["rate"].prompt(requests("rate")[0])
+    async with aiohttp.ClientSession(stack.url) as session:
+        for sampling in SAMPLING:
+            body = {"model": "rate", "prompt": prompt, "max_tokens": 8} | sampling
+            async with session.post("/v1/completions", json=body) as response:
+                assert response.status == 200, (sampling, await response.text())

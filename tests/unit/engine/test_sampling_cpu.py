@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
-from serving.engine.sampling_cpu import expand_batch_to_tokens
+from serving.engine.sampling_cpu import apply_top_k_top_p, expand_batch_to_tokens
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int32])
@@ -23,3 +25,16 @@ def test_fractions_stay_and_greedy_s_zero_becomes_a_divisor() -> None:
     drafted = torch.tensor([1, 3], dtype=torch.int32)
     expanded = expand_batch_to_tokens(temperatures, drafted, 3, replace_from=0, replace_to=1)
     torch.testing.assert_close(expanded, torch.tensor([1.0, 0.7, 0.7]))
+
+
+def test_top_k_and_top_p_of_no_drafted_token() -> None:
+    """A prefill alone has no draft; vLLM's own function raised, which ended the engine."""
+    nothing, k = torch.empty((0, 8)), torch.empty(0, dtype=torch.int32)
+    for top_k, top_p in itertools.product((None, k), (None, torch.empty(0))):
+        assert apply_top_k_top_p(nothing, top_k, top_p).shape == (0, 8)
+
+
+def test_top_k_of_a_drafted_token() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]])
+    kept = apply_top_k_top_p(logits, torch.tensor([2, 3], dtype=torch.int32), None)
+    assert kept.isfinite().tolist() == [[False, True, True], [True, True, True]]
