@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from serving.contract.pieces import Decision, Json, Piece, Values, render
+from serving.contract.pieces import Decision, Piece, Scalar, Values, render
 
 
 def needed_until(pieces: Sequence[Piece], stop: int) -> list[frozenset[str]]:
@@ -44,7 +44,7 @@ def _branches(pieces: Sequence[Piece], values: Values) -> str:
     if not isinstance(piece, Decision):
         text: str = to_regex(String(render(piece, values)))
         return text + _branches(rest, values)
-    groups: dict[str, list[Json]] = {}
+    groups: dict[str, list[Scalar]] = {}
     for option in piece.allowed(values):
         after = _branches(rest, {**values, piece.path: option})
         groups.setdefault(after, []).append(option)

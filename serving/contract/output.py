@@ -20,10 +20,10 @@ This module knows JSON and regular expressions. It does not know tokens, models,
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
@@ -46,13 +46,15 @@ class OutputError(ValueError):
     """A text is not in the output's language: the message says where it leaves it."""
 
 
-@dataclass(frozen=True)
-class Position:
-    """A place in the output: ``rest`` is still to come before piece ``index`` begins."""
+Made = tuple[tuple[str, Any], ...]
+"""Decisions made so far: path and value, in the order of the text."""
 
-    index: int
-    values: tuple[tuple[str, Any], ...]
-    """Decisions made so far: path and value, in the order of the text."""
+
+class Position(NamedTuple):
+    """A place in the output: ``rest`` is still to come before piece ``at`` begins."""
+
+    at: int
+    values: Made
     rest: str
 
 
@@ -187,7 +189,7 @@ class Output:
 
     def _values(self, text: str, end: int, what: str) -> dict[str, Any]:
         for position in self._positions(text, [_START]):
-            if position.index == end and position.rest == "":
+            if position.at == end and position.rest == "":
                 return dict(position.values)
         raise OutputError(f"not {what}: {text[:200]!r}")
 
@@ -209,8 +211,8 @@ class Output:
         """
         found = set()
         for place in self._positions(text, state):
-            needed = self._needed[place.index]
-            found.add(replace(place, values=tuple(v for v in place.values if v[0] in needed)))
+            needed = self._needed[place.at]
+            found.add(place._replace(values=tuple(v for v in place.values if v[0] in needed)))
         if not found:
             raise OutputError(f"no {self.model.__name__} goes on with {text[-200:]!r}")
         return frozenset(found)
@@ -243,9 +245,9 @@ class Output:
         """
         found = []
         for place in state:
-            decided = decided_only and place.index <= self._stop
+            decided = decided_only and place.at <= self._stop
             stop = self._stop if decided else len(self.pieces)
-            text, index, values = self._forced(place.rest, place.index, dict(place.values), stop)
+            text, index, values = self._forced(place.rest, place.at, dict(place.values), stop)
             if index >= stop:
                 found.append((text, True))
                 continue
@@ -277,24 +279,25 @@ class Output:
         todo: list[Position] = []
         for start in starts:
             if start.rest.startswith(text):
-                yield replace(start, rest=start.rest[len(text) :])
+                yield start._replace(rest=start.rest[len(text) :])
             elif text.startswith(start.rest):
-                todo.append(replace(start, rest=text[len(start.rest) :]))
+                todo.append(start._replace(rest=text[len(start.rest) :]))
         while todo:
-            here = todo.pop()
-            if here.index == len(self.pieces):
+            index, values, left = todo.pop()
+            if index == len(self.pieces):
                 continue
-            piece, left = self.pieces[here.index], here.rest
+            piece = self.pieces[index]
+            decided = dict(values) if piece.needs else {}
+            made: list[tuple[str, Made]]
             if isinstance(piece, Decision):
-                options = piece.allowed(dict(here.values))
-                steps = [((*here.values, (piece.path, o)), piece.encode(o)) for o in options]
+                made = [(piece.encode(o), ((piece.path, o),)) for o in piece.allowed(decided)]
             else:
-                steps = [(here.values, render(piece, dict(here.values)))]
-            for values, way in steps:
+                made = [(render(piece, decided), ())]
+            for way, new in made:
                 if way.startswith(left):
-                    yield Position(here.index + 1, values, way[len(left) :])
+                    yield Position(index + 1, values + new, way[len(left) :])
                 elif left.startswith(way):
-                    todo.append(Position(here.index + 1, values, left[len(way) :]))
+                    todo.append(Position(index + 1, values + new, left[len(way) :]))
 
     @cached_property
     def _needed(self) -> list[frozenset[str]]:

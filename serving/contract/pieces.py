@@ -10,19 +10,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-Json = str | int | float | bool | None | list[Any] | dict[str, Any]
+Scalar = str | int | float | bool | None
+Json = Scalar | list[Any] | dict[str, Any]
 Values = Mapping[str, Any]
 """Decided values by dotted path, e.g. ``{"init_weight_rate": 65}``; a tuple's items are counted
 from 0: ``{"squat.pull.0": "풀업"}``."""
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def encode(value: Json) -> str:
     """Compact JSON with Hangul left readable, as every output text has it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 @dataclass(frozen=True)
@@ -77,21 +82,30 @@ class Decision:
     """
 
     path: str
-    options: tuple[Json, ...]
+    options: tuple[Scalar, ...]
     predicate: Callable[..., bool] | None = None
     needs: tuple[str, ...] = ()
 
-    def allowed(self, values: Values) -> tuple[Json, ...]:
+    def allowed(self, values: Values) -> tuple[Scalar, ...]:
         """The options that earlier decisions leave open; never empty."""
         if self.predicate is None:
             return self.options
-        needed = [values[name] for name in self.needs]
-        left = tuple(option for option in self.options if self.predicate(option, *needed))
-        assert left, f"{self.path}: no option left after {dict(values)}"
+        needed = tuple([values[name] for name in self.needs])
+        left = self._left.get(needed)
+        if left is None:
+            left = tuple(option for option in self.options if self.predicate(option, *needed))
+            assert left, f"{self.path}: no option left after {dict(values)}"
+            self._left[needed] = left
         return left
 
+    @cached_property
+    def _left(self) -> dict[tuple[Any, ...], tuple[Scalar, ...]]:
+        """What ``allowed`` found, by the needed values."""
+        return {}
+
     @staticmethod
-    def encode(option: Json) -> str:
+    @lru_cache(maxsize=1024, typed=True)
+    def encode(option: Scalar) -> str:
         """What the model writes for ``option``: JSON, without the quotation marks of a text."""
         return encode(option)[1:-1] if isinstance(option, str) else encode(option)
 
