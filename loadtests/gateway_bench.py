@@ -111,7 +111,7 @@ def gateways(spans: Collector) -> dict[str, Gateway]:
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
     }
     return {
-        SILENT: Gateway("loadtests.silent_gateway"),
+        SILENT: Gateway("loadtests.silent_gateway", {"GATEWAY_LOG_LEVEL": "error"}),
         DEFAULT: Gateway("serving.gateway"),
         TRACED: Gateway("serving.gateway", traced),
     }

@@ -51,7 +51,7 @@ class Admission:
         self._queued += 1
         self._metrics.queued.set(self._queued)
         try:
-            with self._telemetry.stage("queue", self._metrics.queue_time, adapter):
+            with self._telemetry.stage("queue", adapter):
                 await self._places.acquire()
         finally:
             self._queued -= 1

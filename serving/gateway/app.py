@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
@@ -18,7 +17,7 @@ from starlette.routing import Route
 from serving.contract.tasks import TASKS
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine, VllmEngine
-from serving.gateway.errors import GatewayError, InvalidRequest, MalformedBody, RouteError
+from serving.gateway.errors import InvalidRequest, RouteError
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
 from serving.gateway.middleware import Envelope
@@ -27,7 +26,6 @@ from serving.gateway.readiness import Readiness
 from serving.gateway.routes import routes
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
-from serving.gateway.validation import client_error
 from serving.startup import TraceTarget
 
 DESCRIPTION = """리프터의 프로필을 보내면 5/3/1 훈련 계획을 돌려줍니다.
@@ -111,34 +109,16 @@ def create_app(
     app.add_middleware(
         Envelope, telemetry=telemetry, max_body_bytes=settings.max_body_bytes, methods=methods
     )
-    _handle_errors(app)
+    app.add_exception_handler(HTTPException, _no_route)
     _describe_errors(app)
     return app
 
 
-def _handle_errors(app: FastAPI) -> None:
-    def answer(
-        request: Request, error: GatewayError, headers: Mapping[str, str] | None = None
-    ) -> Response:
-        request.state.error = error
-        headers = {**error.headers, **(headers or {})}
-        return Response(error.bytes(), error.status, headers, media_type="application/json")
-
-    @app.exception_handler(GatewayError)
-    async def ours(request: Request, error: GatewayError) -> Response:
-        return answer(request, error)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        task = TASKS.get(getattr(request.scope.get("route"), "name", ""))
-        return answer(request, client_error(error.errors(), task.request if task else None))
-
-    @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> Response:
-        if error.status_code == 400:
-            return answer(request, MalformedBody("the body is not JSON"))
-        message = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
-        return answer(request, RouteError(error.status_code, message), error.headers)
+async def _no_route(request: Request, error: Exception) -> Response:
+    """Starlette's 404 and 405 as an error that ``Envelope`` answers."""
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
+    raise RouteError(error.status_code, message, (error.headers or {}).get("Allow"))
 
 
 def _describe_errors(app: FastAPI) -> None:

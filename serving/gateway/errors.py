@@ -86,11 +86,16 @@ class NotAcceptable(ClientError):
 
 
 class RouteError(ClientError):
-    """No such route, or not with this method."""
+    """No such route, or not with this method: then ``allowed`` says with which."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, allowed: str | None) -> None:
         super().__init__(message)
         self.status, self.code = status, "not_found" if status == 404 else "method_not_allowed"
+        self._allowed = allowed
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"allow": self._allowed} if self._allowed else {}
 
 
 class Overloaded(GatewayError):

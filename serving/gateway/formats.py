@@ -6,13 +6,14 @@ The form follows the request's Accept header (RFC 9110, section 12.5.1).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated
+from functools import lru_cache
+from typing import Any
 
 import mimeparse
-from fastapi import Header, Query
+from fastapi import Request
 from fastapi.responses import Response
 from icalendar import Calendar, Event
 from tabulate import tabulate
@@ -33,36 +34,13 @@ NOTES = (
 
 Renderer = Callable[[str], Response]
 """From an answer's JSON text to the response."""
-Accept = Annotated[str, Header(include_in_schema=False)]
-Start = Annotated[
-    date | None,
-    Query(
-        ge=FIRST_DATE,
-        le=LAST_DATE,
-        description="첫 훈련일 (예: 2026-12-07). `text/calendar`에 필요합니다",
-    ),
-]
-
-
-async def as_json(accept: Accept = "*/*") -> Renderer:
-    """JSON, for tasks that have no other form."""
-    _negotiate(accept, [JSON])
-    return _json
-
-
-async def as_month(accept: Accept = "*/*", start: Start = None) -> Renderer:
-    """JSON, Markdown or iCalendar."""
-    chosen = _negotiate(accept, [CALENDAR, MARKDOWN, JSON])
-    if chosen == MARKDOWN:
-        return lambda text: Response(markdown(text), media_type=MARKDOWN)
-    if chosen == JSON:
-        return _json
-    if start is None:
-        raise InvalidRequest(
-            "start is missing; a calendar needs the first training day: ?start=2026-12-07", "start"
-        )
-    headers = {"content-disposition": 'attachment; filename="routine.ics"'}
-    return lambda text: Response(calendar(text, start), headers=headers, media_type=CALENDAR)
+START: dict[str, Any] = {
+    "name": "start",
+    "in": "query",
+    "schema": {"type": "string", "format": "date"},
+    "description": "첫 훈련일 (예: 2026-12-07). `text/calendar`에 필요합니다",
+}
+"""OpenAPI's description of a calendar's query parameter."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +48,32 @@ class Forms:
     """The forms of one task's answers."""
 
     media_types: tuple[str, ...]
-    choose: Callable[..., Awaitable[Renderer]]
-    """A FastAPI dependency: from the request's headers and query to the renderer. A coroutine
-    function, because FastAPI would run another in a thread, for every request."""
+    """Of those that a client likes equally, the last is chosen."""
+    choose: Callable[[Request], Renderer]
+    """From the request's headers and query to the renderer; raises ClientError."""
+    parameters: tuple[dict[str, Any], ...] = ()
+    """Query parameters that ``choose`` reads, as OpenAPI describes them."""
 
 
-ONLY_JSON = Forms((JSON,), as_json)
-FORMS = {"month": Forms((JSON, MARKDOWN, CALENDAR), as_month)}
+def _as_json(request: Request) -> Renderer:
+    _negotiate(request, (JSON,))
+    return _json
+
+
+def _as_month(request: Request) -> Renderer:
+    chosen = _negotiate(request, MONTH_FORMS)
+    if chosen == MARKDOWN:
+        return lambda text: Response(markdown(text), media_type=MARKDOWN)
+    if chosen == JSON:
+        return _json
+    start = _start(request)
+    headers = {"content-disposition": 'attachment; filename="routine.ics"'}
+    return lambda text: Response(calendar(text, start), headers=headers, media_type=CALENDAR)
+
+
+MONTH_FORMS = (CALENDAR, MARKDOWN, JSON)
+ONLY_JSON = Forms((JSON,), _as_json)
+FORMS = {"month": Forms(MONTH_FORMS, _as_month, (START,))}
 """By task; what is not here is ``ONLY_JSON``."""
 
 
@@ -84,15 +81,39 @@ def _json(text: str) -> Response:
     return Response(text, media_type=JSON)
 
 
-def _negotiate(accept: str, offered: Sequence[str]) -> str:
-    """The offered media type that ``accept`` likes best; of equals, the last."""
-    try:
-        chosen: str = mimeparse.best_match(offered, accept)
-    except mimeparse.MimeTypeParseException:
-        chosen = ""
+def _negotiate(request: Request, offered: tuple[str, ...]) -> str:
+    chosen = _best(offered, request.headers.get("accept", "*/*"))
     if not chosen:
         raise NotAcceptable(f"this route answers {' or '.join(offered)}; set accept to one of them")
     return chosen
+
+
+@lru_cache(maxsize=64)
+def _best(offered: tuple[str, ...], accept: str) -> str:
+    """The offered media type that ``accept`` likes best; empty if it likes none."""
+    try:
+        chosen: str = mimeparse.best_match(offered, accept)
+    except mimeparse.MimeTypeParseException:
+        return ""
+    return chosen
+
+
+def _start(request: Request) -> date:
+    given = request.query_params.get("start")
+    if given is None:
+        raise InvalidRequest(
+            "start is missing; a calendar needs the first training day: ?start=2026-12-07", "start"
+        )
+    try:
+        start = date.fromisoformat(given)
+        if FIRST_DATE <= start <= LAST_DATE:
+            return start
+    except ValueError:
+        pass
+    raise InvalidRequest(
+        f"start cannot be {given[:80]!r}; it must be a date from {FIRST_DATE} to {LAST_DATE}",
+        "start",
+    )
 
 
 def markdown(text: str) -> str:

@@ -54,7 +54,7 @@ class Generator:
         """The model's decisions, and the checked answer that they make."""
         part = task.output(request).part(self._tail)
         async with self._admission.place(task.name):
-            with self._telemetry.stage("engine", self._metrics.engine_time, task.name):
+            with self._telemetry.stage("engine", task.name):
                 completion = await self._engine.complete(
                     model=task.name,
                     prompt=task.prompt(request) + part.prefix,
@@ -64,7 +64,7 @@ class Generator:
                 )
         self._metrics.tokens.labels(task.name, "in").inc(completion.prompt_tokens)
         self._metrics.tokens.labels(task.name, "out").inc(completion.completion_tokens)
-        with self._telemetry.stage("check", self._metrics.check_time, task.name):
+        with self._telemetry.stage("check", task.name):
             values, text = self._checked(task, request, part, completion.text)
         self._metrics.decisions.labels(task.name).inc(len(values))
         generated = len(completion.text)

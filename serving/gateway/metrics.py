@@ -81,24 +81,26 @@ class Metrics:
         )
 
     def _count_stages(self) -> None:
-        self.queue_time = self._new.histogram(
-            "queue_duration_seconds",
-            "Waiting here for a place at the engine.",
-            ["adapter"],
-            LATENCY_BUCKETS,
-        )
-        self.engine_time = self._new.histogram(
-            "engine_duration_seconds",
-            "At the engine, a stream to its end; its count is the requests to an adapter.",
-            ["adapter"],
-            LATENCY_BUCKETS,
-        )
-        self.check_time = self._new.histogram(
-            "check_duration_seconds",
-            "Reading the model's text, deriving the whole answer, and checking it.",
-            ["adapter"],
-            SHORT_BUCKETS,
-        )
+        self.stages = {
+            "queue": self._new.histogram(
+                "queue_duration_seconds",
+                "Waiting here for a place at the engine.",
+                ["adapter"],
+                LATENCY_BUCKETS,
+            ),
+            "engine": self._new.histogram(
+                "engine_duration_seconds",
+                "At the engine, a stream to its end; its count is the requests to an adapter.",
+                ["adapter"],
+                LATENCY_BUCKETS,
+            ),
+            "check": self._new.histogram(
+                "check_duration_seconds",
+                "Reading the model's text, deriving the whole answer, and checking it.",
+                ["adapter"],
+                SHORT_BUCKETS,
+            ),
+        }
         self.first_token_time = self._new.histogram(
             "time_to_first_token_seconds",
             "From a streaming completion's first byte to the first token sent. Other answers leave "
@@ -151,7 +153,7 @@ class Metrics:
         )
         self.workers = self._new.gauge("workers", "Gateway processes.")
         self.worker_starts = self._new.counter(
-            "worker_starts_total", "Gateway processes started; more than there are: some died.", []
+            "worker_starts_total", "Gateway processes started; more than there are: some died."
         )
         self.loop_lag = self._new.histogram(
             "event_loop_lag_seconds",
@@ -160,9 +162,7 @@ class Metrics:
             SHORT_BUCKETS,
         )
         self.memory = self._new.gauge("resident_memory_bytes", "Resident memory of all workers.")
-        self.processor = self._new.counter(
-            "cpu_seconds_total", "Processor time of all workers.", []
-        )
+        self.processor = self._new.counter("cpu_seconds_total", "Processor time of all workers.")
         build = self._new.gauge(
             "build_info", "1; what runs, in its labels.", ["version", "python", "tail"], "max"
         )

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 
 from opentelemetry.trace import StatusCode
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.gateway.errors import BodyTooLarge, GatewayError, UnsupportedMediaType
@@ -34,17 +33,40 @@ CLIENT_LEFT = 499
 log = logging.getLogger(__name__)
 
 
-def given_ids(scope: Scope) -> dict[str, str]:
+def _ids(given: Mapping[bytes, bytes]) -> dict[str, str]:
     """``x-request-id``, the client's where it is well formed or else a new one, and a well-formed
     ``traceparent`` if the client sent one."""
-    given = Headers(scope=scope)
-    request_id, trace = given.get("x-request-id", ""), given.get("traceparent", "")
+    request_id = given.get(b"x-request-id", b"").decode("latin-1")
     ids = {"x-request-id": request_id}
     if not _REQUEST_ID.fullmatch(request_id):
         ids["x-request-id"] = secrets.token_hex(16)
+    trace = given.get(b"traceparent", b"").decode("latin-1")
     if _TRACEPARENT.fullmatch(trace):
         ids["traceparent"] = trace
     return ids
+
+
+class Answer:
+    """What is sent to one client, with the request's ids; an ASGI ``send``."""
+
+    def __init__(self, send: Send, ids: Mapping[str, str]) -> None:
+        self._send = send
+        self._ids = [(name.encode(), value.encode()) for name, value in ids.items()]
+        self.status = CLIENT_LEFT
+        """The status that was sent, or ``CLIENT_LEFT`` as long as there is none."""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], *self._ids]
+        await self._send(message)
+
+    async def fail(self, error: GatewayError) -> None:
+        """Answer with ``error``."""
+        headers = [(b"content-type", b"application/json")]
+        headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
+        await self({"type": "http.response.start", "status": error.status, "headers": headers})
+        await self({"type": "http.response.body", "body": error.bytes()})
 
 
 class Envelope:
@@ -74,112 +96,72 @@ class Envelope:
             return
         start = time.perf_counter()
         methods = self._methods.get(scope["path"], frozenset())
-        method = scope["method"] if scope["method"] in methods else UNKNOWN_METHOD
+        is_known = scope["method"] in methods
+        method = scope["method"] if is_known else UNKNOWN_METHOD
         route = scope["path"] if methods else OTHER
-        ids = given_ids(scope)
+        given = dict(reversed(scope["headers"]))  # of two with one name, the first counts
+        ids = _ids(given)
         with self._telemetry.request(method, route, ids, route not in OPERATIONS) as span:
             headers = continued(ids, span)
             headers.setdefault("traceparent", _new_trace())
             TRACE_HEADERS.set(headers)
             state = scope.setdefault("state", {})
             state |= {"trace_headers": headers, "start": start}
-            status = await self._answer(scope, receive, send, headers)
+            answer = Answer(send, headers)
+            try:
+                if is_known and method == "POST":
+                    state["body"] = await self._read(given, receive)
+                await self._run(scope, receive, answer)
+            except GatewayError as failure:
+                state["error"] = failure
+            except Exception:  # the process's edge: a bug must still answer in the one error shape
+                if "error" not in state:  # or it broke off, and that is why
+                    log.exception("a request failed")
+                    state["error"] = GatewayError("internal error")
             error: GatewayError | None = state.get("error")
-            if error:  # also of an answer that broke off after its status had been sent
-                status = error.status
+            if error and answer.status == CLIENT_LEFT:
+                await answer.fail(error)
+            # An error's status counts, also that of an answer that broke off after another's.
+            status = error.status if error else answer.status
             span.set_attribute("http.response.status_code", status)
             if status >= 500:
                 span.set_status(StatusCode.ERROR)
         seconds = time.perf_counter() - start
         self._telemetry.metrics.requests.labels(route, method, str(status)).observe(seconds)
+        facts = {"route": route, "method": method, "status": status, "seconds": round(seconds, 6)}
         if error:
             log.debug("%s: %s", error.code, error.message)
-        facts = {"route": route, "method": method, "status": status, "seconds": round(seconds, 6)}
-        log.log(
-            _level(route, status),
-            "request",
-            extra=facts | ({"error": error.code} if error else {}),
-        )
+            facts["error"] = error.code
+        log.log(_level(route, status), "request", extra=facts)
 
-    async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str]
-    ) -> int:
-        """Answer a request, whatever happens.
-
-        Returns:
-            The status that was sent, or ``CLIENT_LEFT``.
-        """
-        status = CLIENT_LEFT
-
-        async def send_with_ids(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message).update(headers)
-            await send(message)
-
-        async def send_error(error: GatewayError) -> None:
-            scope["state"]["error"] = error
-            start = [(b"content-type", b"application/json")]
-            start += [(k.encode(), v.encode()) for k, v in error.headers.items()]
-            await send_with_ids(
-                {"type": "http.response.start", "status": error.status, "headers": start}
-            )
-            await send_with_ids({"type": "http.response.body", "body": error.bytes()})
-
-        known = scope["method"] in self._methods.get(scope["path"], ())
-        try:
-            body = await self._read(scope, receive) if known and scope["method"] == "POST" else b""
-            await self._run(scope, body, receive, send_with_ids)
-        except GatewayError as error:
-            await send_error(error)
-        except Exception:  # the process's edge: a bug must still answer in the one error shape
-            if "error" in scope["state"]:  # it broke off, and is being counted as that
-                return status
-            log.exception("a request failed")
-            if status == CLIENT_LEFT:
-                await send_error(GatewayError("internal error"))
-            scope["state"]["error"] = GatewayError("internal error")
-        return status
-
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+    async def _read(self, given: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """The whole body, within limits, before anything is done with it.
 
         Raises:
             UnsupportedMediaType: a body that is not called JSON.
             BodyTooLarge: more than ``max_body_bytes``.
         """
-        headers = Headers(scope=scope)
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise UnsupportedMediaType(
-                f"content-type is {kind[:80] or 'missing'!r}; send application/json"
-            )
+        kind = given.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            shown = repr(kind[:80].decode("latin-1")) if kind else "missing"
+            raise UnsupportedMediaType(f"content-type is {shown}; send application/json")
         limit = BodyTooLarge(f"the body may have at most {self._max_body_bytes} bytes")
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._max_body_bytes:
+        length = given.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self._max_body_bytes:
             raise limit
-        body, more = bytearray(), True
+        body, more = b"", True
         while more:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > self._max_body_bytes:
                 raise limit
-        return bytes(body)
+        return body
 
-    async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, and stop it when the client leaves before the answer is sent."""
-        left = asyncio.Event()
-        unread = True
-
-        async def replay() -> Message:
-            nonlocal unread
-            if unread:
-                unread = False
-                return {"type": "http.request", "body": body, "more_body": False}
-            await left.wait()
-            return {"type": "http.disconnect"}
+        work, left = asyncio.current_task(), asyncio.Event()
+        assert work
 
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
@@ -187,14 +169,18 @@ class Envelope:
             left.set()
             work.cancel()
 
-        work = asyncio.ensure_future(self._app(scope, replay, send))
+        async def disconnect() -> Message:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
         watcher = asyncio.create_task(watch())
         try:
-            await asyncio.wait([work])
-            if not work.cancelled():
-                work.result()
+            await self._app(scope, disconnect, send)
+        except asyncio.CancelledError:
+            if not left.is_set():
+                raise
+            work.uncancel()
         finally:
-            work.cancel()
             watcher.cancel()
 
 

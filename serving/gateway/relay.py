@@ -34,24 +34,22 @@ class Relay:
         self._engine, self._admission, self._readiness = engine, admission, readiness
         self._telemetry, self._metrics = telemetry, telemetry.metrics
 
-    async def answer(self, body: bytes, state: State) -> Response:
+    async def answer(self, state: State) -> Response:
         """The engine's answer, chunk by chunk.
 
         Args:
-            body: the client's; a JSON object.
-            state: the request's, with ``trace_headers`` and ``start``.
+            state: the request's, with ``body``, ``trace_headers`` and ``start``.
 
         Raises:
             GatewayError: MalformedBody, Overloaded, an engine error or EngineRefused.
         """
-        model = _parsed(body).get("model")
+        model = _parsed(state.body).get("model")
         adapter = next((name for name in self._readiness.models if name == model), OTHER)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._admission.place(adapter))
-            engine_time = self._metrics.engine_time
-            stack.enter_context(self._telemetry.stage("engine", engine_time, adapter))
+            stack.enter_context(self._telemetry.stage("engine", adapter))
             upstream = await stack.enter_async_context(
-                self._engine.completions(body, state.trace_headers)
+                self._engine.completions(state.body, state.trace_headers)
             )
             chunks = self._chunks(stack.pop_all(), upstream, adapter, state)
             return StreamingResponse(chunks, media_type=upstream.content_type)

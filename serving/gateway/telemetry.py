@@ -20,9 +20,8 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import NoOpTracer, Span, SpanKind, Tracer
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from prometheus_client import Histogram
 
 from serving.gateway.errors import GatewayError
 from serving.gateway.metrics import Metrics
@@ -34,7 +33,6 @@ EXPORT_SWITCH_SECONDS = 0.0002
 CLOSE_SECONDS = 2.0
 
 _PROPAGATOR = TraceContextTextMapPropagator()
-_NO_TRACER = NoOpTracer()
 
 
 def make_provider(target: TraceTarget | None) -> TracerProvider | None:
@@ -70,9 +68,7 @@ class Telemetry:
 
     def __init__(self, metrics: Metrics, traces: TraceTarget | None) -> None:
         self.metrics, self._provider = metrics, make_provider(traces)
-        self._tracer: Tracer = _NO_TRACER
-        if self._provider:
-            self._tracer = self._provider.get_tracer(__name__)
+        self._tracer = self._provider.get_tracer(__name__) if self._provider else None
 
     async def close(self) -> None:
         """Send the spans that are left, unless that takes long: a stop does not wait for a
@@ -94,7 +90,10 @@ class Telemetry:
             headers: with the caller's ``traceparent``.
             traced: record a span.
         """
-        span = (self._tracer if traced else _NO_TRACER).start_span(
+        if not self._tracer or not traced:
+            yield INVALID_SPAN
+            return
+        span = self._tracer.start_span(
             f"{method} {route}",
             _PROPAGATOR.extract(headers),
             SpanKind.SERVER,
@@ -110,13 +109,12 @@ class Telemetry:
             yield span
 
     @contextmanager
-    def stage(self, name: str, histogram: Histogram, adapter: str) -> Iterator[None]:
+    def stage(self, name: str, adapter: str) -> Iterator[None]:
         """A part of a request's way: its time, also as an attribute of the span around it, and the
         engine's errors within it.
 
         Args:
-            name: of the stage.
-            histogram: where its time is counted, by adapter.
+            name: of the stage; one of ``Metrics.stages``.
             adapter: whom the request is for.
         """
         start = time.perf_counter()
@@ -128,9 +126,9 @@ class Telemetry:
             raise
         finally:
             seconds = time.perf_counter() - start
-            histogram.labels(adapter).observe(seconds)
-            span = trace.get_current_span()
-            if span.is_recording():
+            self.metrics.stages[name].labels(adapter).observe(seconds)
+            if self._tracer:
+                span = trace.get_current_span()
                 span.set_attribute(f"routine.{adapter}.{name}.seconds", seconds)
 
 

@@ -1,11 +1,12 @@
-"""From pydantic's errors to one that names the field and says what it may be."""
+"""From a body to a request, or to one error that names the field and says what it may be."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from serving.gateway.errors import ClientError, InvalidRequest, MalformedBody
 
@@ -13,20 +14,22 @@ _LONGEST = 80
 """Characters of a client's own text that an error message repeats at most."""
 
 
-def client_error(
-    errors: Sequence[Mapping[str, Any]], request: type[BaseModel] | None
-) -> ClientError:
-    """The first of ``errors`` as one for the client.
+def validated(request: type[BaseModel], body: bytes) -> BaseModel:
+    """``body`` read as a ``request``.
 
-    Args:
-        errors: as FastAPI's ``RequestValidationError.errors()`` gives them.
-        request: the model the body was read as, for the allowed values.
+    Raises:
+        ClientError: MalformedBody or InvalidRequest, of the first thing that is wrong.
     """
-    first = errors[0]
+    try:
+        return request.model_validate_json(body)
+    except ValidationError as error:
+        raise _client_error(error.errors(include_url=False)[0], request) from error
+
+
+def _client_error(first: ErrorDetails, request: type[BaseModel]) -> ClientError:
     if first["type"] == "json_invalid":
-        return MalformedBody(f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
-    source, *path = first["loc"]
-    place = [str(part)[:_LONGEST] for part in path]
+        return MalformedBody(f"the body is not JSON: {first['ctx']['error']}")
+    place = [str(part)[:_LONGEST] for part in first["loc"]]
     name = ".".join(place) or "the body"
     if first["type"] == "extra_forbidden":
         allowed = _allowed(request, place[:-1])
@@ -34,7 +37,7 @@ def client_error(
     if first["type"] == "value_error":
         allowed = str(first["ctx"]["error"])
     else:
-        allowed = _allowed(request, place) if source == "body" else str(first["msg"])
+        allowed = _allowed(request, place)
     if first["type"] == "missing":
         return InvalidRequest(f"{name} is missing; {allowed}", ".".join(place) or None)
     given = first.get("input")
@@ -46,10 +49,8 @@ def client_error(
     return InvalidRequest(f"{name} cannot be{shown}; {allowed}", ".".join(place) or None)
 
 
-def _allowed(request: type[BaseModel] | None, place: Sequence[str]) -> str:
+def _allowed(request: type[BaseModel], place: Sequence[str]) -> str:
     """What may stand at ``place``, in words, from the model's JSON schema."""
-    if request is None:
-        return "see /docs"
     whole = request.model_json_schema()
     schema = whole
     for part in place:
