@@ -20,10 +20,10 @@ from serving.gateway.engine import Engine, VllmEngine
 from serving.gateway.errors import InvalidRequest, RouteError
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
-from serving.gateway.middleware import Envelope
+from serving.gateway.middleware import Envelope, Table
 from serving.gateway.process import watch_process
 from serving.gateway.readiness import Readiness
-from serving.gateway.routes import routes
+from serving.gateway.routes import GatewayRoute, routes
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
 from serving.startup import TraceTarget
@@ -79,7 +79,7 @@ def create_app(
     """
     metrics = Metrics(settings.routine_tail)
     telemetry = Telemetry(metrics, traces)
-    methods: dict[str, frozenset[str]] = {}
+    table: Table = {}
     for task in TASKS.values():
         task.prepare(settings.routine_tail)
 
@@ -92,9 +92,10 @@ def create_app(
             engine, settings.probe_interval_seconds, metrics, announce, settings.routine_tail
         )
         app.include_router(routes(engine, generator, admission, readiness, telemetry))
-        methods.update(
-            {r.path: frozenset(r.methods or ()) for r in app.routes if isinstance(r, Route)}
-        )
+        for route in app.routes:
+            if isinstance(route, Route):
+                answer = route.app if isinstance(route, GatewayRoute) else None
+                table[route.path] = dict.fromkeys(route.methods or (), answer)
         tasks = [asyncio.create_task(work) for work in (readiness.watch(), watch_process(metrics))]
         yield
         for task in tasks:
@@ -107,7 +108,7 @@ def create_app(
         title="5/3/1 루틴 생성", description=DESCRIPTION, version="1", lifespan=lifespan
     )
     app.add_middleware(
-        Envelope, telemetry=telemetry, max_body_bytes=settings.max_body_bytes, methods=methods
+        Envelope, telemetry=telemetry, max_body_bytes=settings.max_body_bytes, table=table
     )
     app.add_exception_handler(HTTPException, _no_route)
     _describe_errors(app)

@@ -30,15 +30,18 @@ UNKNOWN_METHOD = "_OTHER"
 CLIENT_LEFT = 499
 """Status, in metrics and logs, of requests whose client left before the answer began."""
 
+Table = dict[str, dict[str, ASGIApp | None]]
+"""By path and method, what answers without further search; None where the application does. No path
+here has parameters, so that it is a metric's label itself."""
+
 log = logging.getLogger(__name__)
 
 
 def _ids(given: Mapping[bytes, bytes]) -> dict[str, str]:
     """``x-request-id``, the client's where it is well formed or else a new one, and a well-formed
     ``traceparent`` if the client sent one."""
-    request_id = given.get(b"x-request-id", b"").decode("latin-1")
-    ids = {"x-request-id": request_id}
-    if not _REQUEST_ID.fullmatch(request_id):
+    ids = {"x-request-id": given.get(b"x-request-id", b"").decode("latin-1")}
+    if not _REQUEST_ID.fullmatch(ids["x-request-id"]):
         ids["x-request-id"] = secrets.token_hex(16)
     trace = given.get(b"traceparent", b"").decode("latin-1")
     if _TRACEPARENT.fullmatch(trace):
@@ -76,8 +79,7 @@ class Envelope:
         app: what is inside.
         telemetry: where requests are counted and traced.
         max_body_bytes: the largest body that is read.
-        methods: by path, the methods that are served; filled before the first request. No path
-            here has parameters, so the path itself is the metric's label.
+        table: what answers where; filled before the first request.
     """
 
     def __init__(
@@ -85,20 +87,19 @@ class Envelope:
         app: ASGIApp,
         telemetry: Telemetry,
         max_body_bytes: int,
-        methods: Mapping[str, frozenset[str]],
+        table: Table,
     ) -> None:
         self._app, self._telemetry, self._max_body_bytes = app, telemetry, max_body_bytes
-        self._methods = methods
+        self._table = table
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        methods = self._methods.get(scope["path"], frozenset())
-        is_known = scope["method"] in methods
-        method = scope["method"] if is_known else UNKNOWN_METHOD
-        route = scope["path"] if methods else OTHER
+        answers = self._table.get(scope["path"], {})
+        method = scope["method"] if scope["method"] in answers else UNKNOWN_METHOD
+        route = scope["path"] if answers else OTHER
         given = dict(reversed(scope["headers"]))  # of two with one name, the first counts
         ids = _ids(given)
         with self._telemetry.request(method, route, ids, route not in OPERATIONS) as span:
@@ -109,9 +110,9 @@ class Envelope:
             state |= {"trace_headers": headers, "start": start}
             answer = Answer(send, headers)
             try:
-                if is_known and method == "POST":
+                if method == "POST":
                     state["body"] = await self._read(given, receive)
-                await self._run(scope, receive, answer)
+                await self._run(answers.get(method) or self._app, scope, receive, answer)
             except GatewayError as failure:
                 state["error"] = failure
             except Exception:  # the process's edge: a bug must still answer in the one error shape
@@ -158,8 +159,8 @@ class Envelope:
                 raise limit
         return body
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, and stop it when the client leaves before the answer is sent."""
+    async def _run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run ``app``, and stop it when the client leaves before the answer is sent."""
         work, left = asyncio.current_task(), asyncio.Event()
         assert work
 
@@ -175,7 +176,7 @@ class Envelope:
 
         watcher = asyncio.create_task(watch())
         try:
-            await self._app(scope, disconnect, send)
+            await app(scope, disconnect, send)
         except asyncio.CancelledError:
             if not left.is_set():
                 raise

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.types import Receive, Scope, Send
 
 from serving.contract.profile import EXPERIENCE, PURPOSE, Profile
 from serving.contract.tasks import TASKS, Task
@@ -51,7 +52,7 @@ def routes(
     telemetry: Telemetry,
 ) -> APIRouter:
     """All routes, bound to the parts they call."""
-    router = APIRouter()
+    router = APIRouter(route_class=GatewayRoute)
     for task in TASKS.values():
         _add_task(router, task, generator)
     _add_openai(router, engine, Relay(engine, admission, readiness, telemetry))
@@ -59,21 +60,26 @@ def routes(
     return router
 
 
-class TaskRoute(APIRoute):
-    """A route named after its task, whose body is read straight into the task's request.
+class GatewayRoute(APIRoute):
+    """A route whose endpoint takes the request, after its body if it declares one, and returns a
+    response. The body is read straight into the declared model.
 
-    FastAPI's own way, through parsed JSON and dependencies, takes longer than all that is ours.
-    From the endpoint's signature it makes the API's page.
+    FastAPI makes the API's page of it. Its own way to an endpoint, through parsed JSON,
+    dependencies and exit stacks, takes longer than all that is ours.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint, model = self.endpoint, TASKS[self.name].request
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self.app = self._answer
 
-        async def handle(request: Request) -> Response:
-            response: Response = await endpoint(validated(model, request.state.body), request)
-            return response
-
-        return handle
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        bodies: list[Any] = []
+        if self.body_field:
+            model: Any = self.body_field.field_info.annotation
+            bodies = [validated(model, request.state.body)]
+        response: Response = await self.endpoint(*bodies, request)
+        await response(scope, receive, send)
 
 
 def _add_task(router: APIRouter, task: Task, generator: Generator) -> None:
@@ -96,7 +102,6 @@ def _add_task(router: APIRouter, task: Task, generator: Generator) -> None:
         responses={200: _worked_answer(task, forms), **ERRORS},
         openapi_extra={"parameters": forms.parameters},
         name=task.name,
-        route_class_override=TaskRoute,
     )
 
 
@@ -117,7 +122,7 @@ def _example(request: Any) -> Any:
 
 def _add_openai(router: APIRouter, engine: Engine, relay: Relay) -> None:
     @router.get("/v1/models", tags=["openai"], summary="베이스 모델과 어댑터 목록")
-    async def models() -> JSONResponse:
+    async def models(request: Request) -> JSONResponse:
         # Not passed through: vLLM's list names folders of its machine.
         cards = [
             {"id": m.name, "object": "model", "created": m.created, "owned_by": "vllm"}
@@ -149,15 +154,15 @@ _COMPLETION_BODY = {
 
 def _add_operations(router: APIRouter, readiness: Readiness, metrics: Metrics) -> None:
     @router.get("/healthz", tags=["operations"], summary="프로세스가 살아 있는가")
-    async def healthz() -> JSONResponse:
+    async def healthz(request: Request) -> JSONResponse:
         return JSONResponse({"status": "alive"})
 
     @router.get("/readyz", tags=["operations"], summary="요청을 받을 준비가 되었는가")
-    async def readyz() -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         if not readiness.ready:
             raise EngineUnavailable(f"not ready: {readiness.reason}")
         return JSONResponse({"status": "ready"})
 
     @router.get("/metrics", tags=["operations"], summary="Prometheus 지표")
-    async def prometheus() -> Response:
+    async def prometheus(request: Request) -> Response:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
