@@ -16,8 +16,9 @@ RULES = ("keys", "program", "rates", "layout", "repetitions", "percent", "over_1
 """Every rule that the check can find broken."""
 _PROGRAM = "5/3/1 프로그램"
 _RATES = ("init_weight_rate", "increase_rate_week", "increase_rate_set", "deloading_rate")
-_SET = re.compile(r"SET(\d) (\d{1,3})%x(\d{1,2}\+?)")
-_REPETITIONS = {"Week1": "5 5 5+", "Week2": "3 3 3+", "Week3": "5 3 1+", "Week4": "5 5 5"}
+_SETS = "".join(rf"SET{place} (\d{{1,3}})%x(\d{{1,2}}\+?)\n" for place in (1, 2, 3))
+_PLAN = re.compile("\n".join(f"Week{week}\n{_SETS}" for week in (1, 2, 3, 4)))
+_REPETITIONS = ("5", "5", "5+", "3", "3", "3+", "5", "3", "1+", "5", "5", "5")
 
 
 def check_rate(request: Profile, answer: Mapping[str, Any]) -> list[str]:
@@ -39,23 +40,18 @@ def check_rate(request: Profile, answer: Mapping[str, Any]) -> list[str]:
         return ["rates"]
     init, week_rate, set_rate, deload = rates
 
-    plan = str(answer["weekly_weight_increase_plan"])
-    blocks = plan.removesuffix("\n").split("\n\n")
-    if not plan.endswith("\n") or [block.split("\n")[0] for block in blocks] != list(_REPETITIONS):
+    plan = _PLAN.fullmatch(str(answer["weekly_weight_increase_plan"]))
+    if plan is None:
         return ["layout"]
-    broken = set()
-    for number, block in enumerate(blocks):
-        title, *lines = block.split("\n")
-        matches = [_SET.fullmatch(line) for line in lines]
-        sets = [match.groups() for match in matches if match]
-        if len(sets) != len(lines) or [s[0] for s in sets] != ["1", "2", "3"]:
-            return ["layout"]
-        if " ".join(s[2] for s in sets) != _REPETITIONS[title]:
-            broken.add("repetitions")
-        first = deload if title == "Week4" else init + week_rate * number
-        percents = [int(s[1]) for s in sets]
-        if percents != [first, first + set_rate, first + 2 * set_rate]:
-            broken.add("percent")
-        if max(percents) > 100:
-            broken.add("over_100")
-    return sorted(broken)
+    broken = []
+    percents = [int(percent) for percent in plan.groups()[::2]]
+    expected: list[int] = []
+    for first in (init, init + week_rate, init + 2 * week_rate, deload):
+        expected += [first, first + set_rate, first + 2 * set_rate]
+    if max(percents) > 100:
+        broken.append("over_100")
+    if percents != expected:
+        broken.append("percent")
+    if plan.groups()[1::2] != _REPETITIONS:
+        broken.append("repetitions")
+    return broken

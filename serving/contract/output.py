@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from random import Random
 from typing import Any, Literal, NamedTuple
 
@@ -40,6 +40,10 @@ from serving.contract.pieces import (
 
 Tail = Literal["derive", "decode"]
 """Whether the text after the last decision is derived, or decoded with everything else."""
+
+
+READ_ANSWERS = 1024
+"""Texts that are remembered with what was read from them, by output."""
 
 
 class OutputError(ValueError):
@@ -177,7 +181,17 @@ class Output:
         Raises:
             OutputError: ``decided`` is not in the language, or not finished.
         """
-        return self._values(self.head + decided, self._stop, "a complete decided part")
+        return dict(self._read(decided))
+
+    @cached_property
+    def _read(self) -> Callable[[str], dict[str, Any]]:
+        """Answers repeat: there are 135 progressions in all."""
+
+        @lru_cache(maxsize=READ_ANSWERS)
+        def read(decided: str) -> dict[str, Any]:
+            return self._values(self.head + decided, self._stop, "a complete decided part")
+
+        return read
 
     def parse(self, text: str) -> dict[str, Any]:
         """The decisions in a whole output text; ``parse(text(values)) == values``.

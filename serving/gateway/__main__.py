@@ -72,6 +72,7 @@ def main() -> None:
             loop="uvloop",
             http="httptools",
             access_log=False,
+            proxy_headers=False,
             timeout_keep_alive=settings.keep_alive_seconds,
             log_config=None,
         )

@@ -6,13 +6,13 @@ Knows vLLM's OpenAI-compatible API and nothing of tasks.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import aiohttp
+import msgspec
 
 from serving.gateway.errors import (
     EngineFault,
@@ -46,6 +46,45 @@ class Model:
     created: int
     """Unix time in seconds."""
     is_adapter: bool
+
+
+class _Card(msgspec.Struct):
+    id: str
+    created: int
+    parent: str | None = None
+
+
+class _Models(msgspec.Struct):
+    """vLLM's answer to ``GET /v1/models``: of it, what is read here."""
+
+    data: list[_Card]
+
+
+class _Choice(msgspec.Struct):
+    text: str
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _Completion(msgspec.Struct):
+    """vLLM's answer to ``POST /v1/completions``: of it, what is read here."""
+
+    choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
+    usage: _Usage
+
+
+class _Error(msgspec.Struct):
+    message: str
+    param: str | None = None
+
+
+class _Failure(msgspec.Struct):
+    """vLLM's answer to a request that failed."""
+
+    error: _Error
 
 
 @dataclass(frozen=True)
@@ -125,12 +164,10 @@ class VllmEngine:
         async with self._ask("GET", "/v1/models") as response:
             body = await response.read()
         try:
-            return [
-                Model(card["id"], int(card["created"]), card.get("parent") is not None)
-                for card in json.loads(body)["data"]
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise EngineFault(f"the engine's list of models cannot be read: {error!r}") from error
+            cards = msgspec.json.decode(body, type=_Models).data
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EngineFault(f"the engine's list of models cannot be read: {error}") from error
+        return [Model(card.id, card.created, card.parent is not None) for card in cards]
 
     async def healthy(self) -> bool:
         try:
@@ -155,19 +192,17 @@ class VllmEngine:
         }
         if regex is not None:
             body["structured_outputs"] = {"regex": regex}
-        data = json.dumps(body, ensure_ascii=False).encode()
+        data = msgspec.json.encode(body)
         try:
             async with self._ask("POST", "/v1/completions", data, headers) as response:
-                answer = json.loads(await response.read())
-            usage = answer["usage"]
-            return Completion(
-                answer["choices"][0]["text"], usage["prompt_tokens"], usage["completion_tokens"]
-            )
+                answer = msgspec.json.decode(await response.read(), type=_Completion)
         except EngineRefused as error:
             # The gateway wrote this request itself: a refusal is a fault of the deployment.
             raise EngineFault(f"the engine refused a task request: {error.message}") from error
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise EngineFault(f"the engine's answer is not a completion: {error!r}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EngineFault(f"the engine's answer is not a completion: {error}") from error
+        usage = answer.usage
+        return Completion(answer.choices[0].text, usage.prompt_tokens, usage.completion_tokens)
 
     @asynccontextmanager
     async def completions(self, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Upstream]:
@@ -206,10 +241,9 @@ class VllmEngine:
 def _refusal(status: int, body: bytes) -> GatewayError:
     """The engine's error answer as one of ours."""
     try:
-        error = json.loads(body)["error"]
-        message, param = str(error["message"]), error.get("param")
-    except (ValueError, KeyError, TypeError):
-        message, param = body[:200].decode(errors="replace"), None
+        error = msgspec.json.decode(body, type=_Failure).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        error = _Error(body[:200].decode(errors="replace"))
     if status < 500:
-        return EngineRefused(status, message, param)
-    return EngineUnavailable(f"the engine failed ({status} {message}); try again later")
+        return EngineRefused(status, error.message, error.param)
+    return EngineUnavailable(f"the engine failed ({status} {error.message}); try again later")

@@ -28,6 +28,10 @@ def set_up(level: str) -> None:
     Args:
         level: the lowest that is written: ``debug``, ``info``, ``warning`` or ``error``.
     """
+    # Python's own advice where lines are many ("Optimization" in its logging guide): no line here
+    # tells the place in the code, the thread or the process.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines(quotes=level == "debug"))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

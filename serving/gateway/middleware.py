@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
-import secrets
 import time
 from collections.abc import Mapping
 
@@ -42,7 +42,7 @@ def _ids(given: Mapping[bytes, bytes]) -> dict[str, str]:
     ``traceparent`` if the client sent one."""
     ids = {"x-request-id": given.get(b"x-request-id", b"").decode("latin-1")}
     if not _REQUEST_ID.fullmatch(ids["x-request-id"]):
-        ids["x-request-id"] = secrets.token_hex(16)
+        ids["x-request-id"] = os.urandom(16).hex()
     trace = given.get(b"traceparent", b"").decode("latin-1")
     if _TRACEPARENT.fullmatch(trace):
         ids["traceparent"] = trace
@@ -187,7 +187,8 @@ class Envelope:
 
 def _new_trace() -> str:
     """The ``traceparent`` of a trace that begins here and is recorded nowhere here."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    new = os.urandom(24).hex()
+    return f"00-{new[:32]}-{new[32:]}-01"
 
 
 def _level(route: str, status: int) -> int:
