@@ -13,8 +13,9 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -70,6 +71,16 @@ def remove_folder() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+Metric = TypeVar("Metric", Counter, Gauge, Histogram)
+
+
+def _ready(metric: Metric) -> Metric:
+    """``metric``, which finds a child that it has given before a tenth of the time later. No child
+    is ever removed."""
+    setattr(metric, "labels", cache(metric.labels))  # noqa: B010
+    return metric
+
+
 class Instruments:
     """Makes metrics, in a registry of their own."""
 
@@ -80,21 +91,21 @@ class Instruments:
     def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         """A counter; ``name`` ends in ``_total``."""
         full = self._describe(name, "counter", labels, text)
-        return Counter(full, text, labels, registry=self.registry)
+        return _ready(Counter(full, text, labels, registry=self.registry))
 
     def gauge(
         self, name: str, text: str, labels: Sequence[str] = (), mode: Mode = "livesum"
     ) -> Gauge:
         """A gauge."""
         full = self._describe(name, "gauge", labels, text)
-        return Gauge(full, text, labels, multiprocess_mode=mode, registry=self.registry)
+        return _ready(Gauge(full, text, labels, multiprocess_mode=mode, registry=self.registry))
 
     def histogram(
         self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]
     ) -> Histogram:
         """A histogram; ``buckets`` are upper bounds in the unit that ``name`` ends in."""
         full = self._describe(name, "histogram", labels, text)
-        return Histogram(full, text, labels, buckets=buckets, registry=self.registry)
+        return _ready(Histogram(full, text, labels, buckets=buckets, registry=self.registry))
 
     def _describe(self, name: str, kind: str, labels: Sequence[str], text: str) -> str:
         self.described.append(Described(PREFIX + name, kind, tuple(labels), text))

@@ -29,6 +29,7 @@ from pydantic import BaseModel
 
 from serving.contract.constraint import needed_until, regex_of
 from serving.contract.pieces import (
+    REMEMBERED,
     Computed,
     Decision,
     Json,
@@ -40,10 +41,6 @@ from serving.contract.pieces import (
 
 Tail = Literal["derive", "decode"]
 """Whether the text after the last decision is derived, or decoded with everything else."""
-
-
-READ_ANSWERS = 1024
-"""Texts that are remembered with what was read from them, by output."""
 
 
 class OutputError(ValueError):
@@ -185,13 +182,11 @@ class Output:
 
     @cached_property
     def _read(self) -> Callable[[str], dict[str, Any]]:
-        """Answers repeat: there are 135 progressions in all."""
-
-        @lru_cache(maxsize=READ_ANSWERS)
-        def read(decided: str) -> dict[str, Any]:
-            return self._values(self.head + decided, self._stop, "a complete decided part")
-
-        return read
+        """Answers repeat too: there are 135 progressions in all."""
+        what = "a complete decided part"
+        return lru_cache(REMEMBERED)(
+            lambda decided: self._values(self.head + decided, self._stop, what)
+        )
 
     def parse(self, text: str) -> dict[str, Any]:
         """The decisions in a whole output text; ``parse(text(values)) == values``.

@@ -22,6 +22,8 @@ Values = Mapping[str, Any]
 from 0: ``{"squat.pull.0": "풀업"}``."""
 
 
+REMEMBERED = 1024
+"""Decisions repeat: so many values of each function of them are kept."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -71,7 +73,11 @@ class Computed:
     needs: tuple[str, ...]
 
     def render(self, values: Values) -> str:
-        return encode(self.compute(*(values[name] for name in self.needs)))
+        return self._render(*[values[name] for name in self.needs])
+
+    @cached_property
+    def _render(self) -> Callable[..., str]:
+        return lru_cache(REMEMBERED)(lambda *needed: encode(self.compute(*needed)))
 
 
 @dataclass(frozen=True)
@@ -90,21 +96,22 @@ class Decision:
         """The options that earlier decisions leave open; never empty."""
         if self.predicate is None:
             return self.options
-        needed = tuple([values[name] for name in self.needs])
-        left = self._left.get(needed)
-        if left is None:
-            left = tuple(option for option in self.options if self.predicate(option, *needed))
-            assert left, f"{self.path}: no option left after {dict(values)}"
-            self._left[needed] = left
-        return left
+        return self._left(*[values[name] for name in self.needs])
 
     @cached_property
-    def _left(self) -> dict[tuple[Any, ...], tuple[Scalar, ...]]:
-        """What ``allowed`` found, by the needed values."""
-        return {}
+    def _left(self) -> Callable[..., tuple[Scalar, ...]]:
+        predicate = self.predicate or (lambda *_: True)
+
+        @lru_cache(REMEMBERED)
+        def left(*needed: Scalar) -> tuple[Scalar, ...]:
+            found = tuple(option for option in self.options if predicate(option, *needed))
+            assert found, f"{self.path}: no option left after {needed}"
+            return found
+
+        return left
 
     @staticmethod
-    @lru_cache(maxsize=1024, typed=True)
+    @lru_cache(REMEMBERED, typed=True)
     def encode(option: Scalar) -> str:
         """What the model writes for ``option``: JSON, without the quotation marks of a text."""
         return encode(option)[1:-1] if isinstance(option, str) else encode(option)

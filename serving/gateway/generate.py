@@ -6,10 +6,10 @@ whole answer → check
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel
 
 from serving.contract.output import OutputError, Part, Tail
@@ -83,7 +83,7 @@ class Generator:
             violations.labels(task.name, LANGUAGE).inc()
             raise EngineFault(f"the engine did not keep to the constraint: {error}") from error
         text = task.render(request, values)
-        broken = task.check(request, json.loads(text))
+        broken = task.check(request, msgspec.json.decode(text))
         for rule in broken:
             violations.labels(task.name, rule).inc()
         if broken:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import random
 import re
 import time
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def _ids(given: Mapping[bytes, bytes]) -> dict[str, str]:
     ``traceparent`` if the client sent one."""
     ids = {"x-request-id": given.get(b"x-request-id", b"").decode("latin-1")}
     if not _REQUEST_ID.fullmatch(ids["x-request-id"]):
-        ids["x-request-id"] = os.urandom(16).hex()
+        ids["x-request-id"] = _new_id(16)
     trace = given.get(b"traceparent", b"").decode("latin-1")
     if _TRACEPARENT.fullmatch(trace):
         ids["traceparent"] = trace
@@ -187,8 +187,12 @@ class Envelope:
 
 def _new_trace() -> str:
     """The ``traceparent`` of a trace that begins here and is recorded nowhere here."""
-    new = os.urandom(24).hex()
-    return f"00-{new[:32]}-{new[32:]}-01"
+    return f"00-{_new_id(16)}-{_new_id(8)}-01"
+
+
+def _new_id(size: int) -> str:
+    """So many random bytes in hexadecimal; no secret, and so not asked of the operating system."""
+    return f"{random.getrandbits(8 * size):0{2 * size}x}"
 
 
 def _level(route: str, status: int) -> int:
