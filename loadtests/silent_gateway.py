@@ -3,11 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
-
-from opentelemetry.trace import INVALID_SPAN, Span
 
 from serving.gateway import app
 from serving.gateway.__main__ import main
@@ -18,6 +14,9 @@ from serving.startup import TraceTarget
 
 class Nothing:
     """Every metric: takes whatever it is told and keeps nothing."""
+
+    def __getitem__(self, name: str) -> Nothing:
+        return self
 
     def __getattr__(self, name: str) -> Nothing:
         return self
@@ -33,16 +32,6 @@ class Silent(Telemetry):
         super().__init__(metrics, None)
         nothing: Any = Nothing()
         self.metrics = nothing
-
-    @contextmanager
-    def request(
-        self, method: str, route: str, headers: Mapping[str, str], traced: bool
-    ) -> Iterator[Span]:
-        yield INVALID_SPAN
-
-    @contextmanager
-    def stage(self, name: str, adapter: str) -> Iterator[None]:
-        yield
 
 
 if __name__ == "__main__":

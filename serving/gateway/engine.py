@@ -155,6 +155,8 @@ class VllmEngine:
         self._url = url
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=["accept", "accept-encoding", "user-agent"],
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=connect_timeout_seconds, sock_read=timeout_seconds
             ),

@@ -11,8 +11,9 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
@@ -33,6 +34,7 @@ EXPORT_SWITCH_SECONDS = 0.0002
 CLOSE_SECONDS = 2.0
 
 _PROPAGATOR = TraceContextTextMapPropagator()
+_NO_SPAN = nullcontext(INVALID_SPAN)
 
 
 def make_provider(target: TraceTarget | None) -> TracerProvider | None:
@@ -78,10 +80,9 @@ class Telemetry:
             ending.start()
             await asyncio.to_thread(ending.join, CLOSE_SECONDS)
 
-    @contextmanager
     def request(
         self, method: str, route: str, headers: Mapping[str, str], traced: bool
-    ) -> Iterator[Span]:
+    ) -> AbstractContextManager[Span]:
         """A request's server span; what happens inside belongs to it.
 
         Args:
@@ -91,8 +92,7 @@ class Telemetry:
             traced: record a span.
         """
         if not self._tracer or not traced:
-            yield INVALID_SPAN
-            return
+            return _NO_SPAN
         span = self._tracer.start_span(
             f"{method} {route}",
             _PROPAGATOR.extract(headers),
@@ -103,13 +103,11 @@ class Telemetry:
                 "request.id": headers["x-request-id"],
             },
         )
-        with trace.use_span(
+        return trace.use_span(
             span, end_on_exit=True, record_exception=False, set_status_on_exception=False
-        ):
-            yield span
+        )
 
-    @contextmanager
-    def stage(self, name: str, adapter: str) -> Iterator[None]:
+    def stage(self, name: str, adapter: str) -> Stage:
         """A part of a request's way: its time, also as an attribute of the span around it, and the
         engine's errors within it.
 
@@ -117,19 +115,29 @@ class Telemetry:
             name: of the stage; one of ``Metrics.stages``.
             adapter: whom the request is for.
         """
-        start = time.perf_counter()
-        try:
-            yield
-        except GatewayError as error:
-            if error.engine_error:
-                self.metrics.engine_errors.labels(adapter, error.engine_error).inc()
-            raise
-        finally:
-            seconds = time.perf_counter() - start
-            self.metrics.stages[name].labels(adapter).observe(seconds)
-            if self._tracer:
-                span = trace.get_current_span()
-                span.set_attribute(f"routine.{adapter}.{name}.seconds", seconds)
+        return Stage(self.metrics, name, adapter, is_traced=self._tracer is not None)
+
+
+class Stage:
+    """What ``Telemetry.stage`` gives: a context manager."""
+
+    def __init__(self, metrics: Metrics, name: str, adapter: str, is_traced: bool) -> None:
+        self._metrics, self._name, self._adapter = metrics, name, adapter
+        self._is_traced = is_traced
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        seconds = time.perf_counter() - self._start
+        self._metrics.stages[self._name].labels(self._adapter).observe(seconds)
+        if isinstance(error, GatewayError) and error.engine_error:
+            self._metrics.engine_errors.labels(self._adapter, error.engine_error).inc()
+        if self._is_traced:
+            span = trace.get_current_span()
+            span.set_attribute(f"routine.{self._adapter}.{self._name}.seconds", seconds)
 
 
 def continued(headers: Mapping[str, str], span: Span) -> dict[str, str]:
