@@ -106,7 +106,13 @@ figures: $(VENV)/.installed ## measure the README's figures in a fresh clone and
 bench: $(VENV)/.installed full-size ## compare with Hugging Face and plain vLLM, demo and full size (an hour)
 	@$(BIN)/python -m loadtests.bench --plan demo lora full-size full-size-fp32 full-size-many
 
-bench-gateway: $(VENV)/.installed $(VENV)/.wrk ## measure what the gateway itself adds to a request
+# What the gateway is compared with needs other versions of what we need: an environment of its own.
+$(VENV)/.peers: requirements/peers.txt $(VENV)/.installed
+	@echo "installing LiteLLM and vLLM's router into $(VENV)/peers (800 MB)"
+	@$(PYTHON) -m venv $(VENV)/peers && $(VENV)/peers/bin/pip install --quiet --no-deps -r $<
+	@touch $@
+
+bench-gateway: $(VENV)/.installed $(VENV)/.wrk $(VENV)/.peers ## measure what the gateway itself adds to a request, and others (15 minutes)
 	@$(BIN)/python -m loadtests.gateway_bench
 
 bench-gpu: $(VENV)/.installed full-size ## the same on a GPU, up to 512 requests at once
@@ -121,7 +127,9 @@ lock: ## renew requirements/*.txt from pyproject.toml
 	$$common --extra engine-cpu --overrides requirements/overrides-cpu.txt \
 		$(if $(FIND_LINKS),--find-links $(FIND_LINKS),--extra-index-url $(TORCH_CPU_INDEX)) \
 		--output-file requirements/cpu.txt && \
-	sed -i "/== 'never'/d" requirements/cpu.txt
+	sed -i "/== 'never'/d" requirements/cpu.txt && \
+	$(BIN)/uv pip compile requirements/peers.in --universal --python-version 3.11 --quiet \
+		--no-annotate --no-header --output-file requirements/peers.txt
 
 clean: ## remove the environment and everything that was made from source
 	rm -rf $(VENV) .prometheus dataset/data finetune/runs .mypy_cache .ruff_cache .pytest_cache
