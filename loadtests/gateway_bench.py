@@ -6,8 +6,8 @@ spans have another. The gateways take turns, block by block, in a new order ever
 it is not is stopped. What one adds is its median less that of the same upstream asked directly, in
 the same round.
 
-LiteLLM's proxy and vLLM's own router pass the engine's request through; only ours reads a profile,
-writes the prompt and the constraint, and checks the answer.
+LiteLLM's proxy and vLLM's own router pass the engine's request through; the bare route reads a
+profile and writes the prompt and the constraint; only ours checks the answer.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ WARM_UP_SECONDS, SETTLE_SECONDS = 3, 0.3
 PEERS = Path(sys.prefix) / "peers"
 """The virtual environment of what is not ours."""
 DIRECT, SILENT, DEFAULT, TRACED = "direct", "silent", "default", "traced"
-LITELLM, ROUTER = "litellm", "vllm-router"
+BARE, LITELLM, ROUTER = "bare", "litellm", "vllm-router"
 WORDS = {
     DEFAULT: "our gateway, as it is by default",
     SILENT: "without metrics, traces and logs",
     TRACED: "with traces too, and the metrics of several workers",
+    BARE: "a FastAPI route that validates and asks, no more",
     LITELLM: "LiteLLM's proxy",
     ROUTER: "vLLM's router (Rust)",
 }
@@ -121,10 +122,11 @@ def started(
         wait_answer(ready, process, log)
         yield psutil.Process(process.pid)
     finally:
-        for stopped in family(psutil.Process(process.pid)):
-            stopped.resume()
-        process.terminate()
-        process.wait(STOP_SECONDS)
+        if process.poll() is None:
+            for stopped in family(psutil.Process(process.pid)):
+                stopped.resume()
+            process.terminate()
+            process.wait(STOP_SECONDS)
 
 
 @contextmanager
@@ -132,11 +134,15 @@ def upstream(delay_ms: int, core: int, folder: Path) -> Iterator[str]:
     """The engine that computes nothing; its address."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "uvicorn", "loadtests.upstream:app", "--port", str(port)]
-    command += ["--log-level", "warning", "--no-access-log", "--loop", "uvloop"]
+    command = _uvicorn("loadtests.upstream:app", str(port))
     variables = {"UPSTREAM_DELAY_MS": str(delay_ms)}
     with started(command, core, variables, f"{url}/health", folder / "upstream.log"):
         yield url
+
+
+def _uvicorn(app: str, port: str) -> list[str]:
+    command = [sys.executable, "-m", "uvicorn", app, "--port", port, "--log-level", "warning"]
+    return [*command, "--no-access-log", "--loop", "uvloop", "--http", "httptools"]
 
 
 def gateways(spans: Collector, engine: str, folder: Path) -> dict[str, Gateway]:
@@ -161,6 +167,7 @@ def gateways(spans: Collector, engine: str, folder: Path) -> dict[str, Gateway]:
         DEFAULT: Gateway(ours, address),
         SILENT: Gateway(silent, {**address, "GATEWAY_LOG_LEVEL": "error"}),
         TRACED: Gateway(ours, {**address, **traced}),
+        BARE: Gateway(_uvicorn("loadtests.bare_gateway:app", "{port}"), address),
         LITELLM: Gateway(litellm.split(), local, "/health/readiness", is_ours=False),
         ROUTER: Gateway(router.split(), {}, "/health", is_ours=False),
     }
