@@ -14,7 +14,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve monitor test lint environment prometheus dashboards dashboard-preview dataset demo-model full-size evaluate figures bench bench-gateway bench-gpu lock clean
+.PHONY: help serve monitor test lint environment prometheus dashboards dashboard-preview dataset demo-model full-size evaluate figures bench bench-gateway bench-gpu load load-saturate load-soak load-web lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -115,6 +115,20 @@ $(VENV)/.peers: requirements/peers.txt $(VENV)/.installed
 bench-gateway: $(VENV)/.installed $(VENV)/.wrk $(VENV)/.peers ## measure what the gateway itself adds to a request, and others (15 minutes)
 	@$(BIN)/python -m loadtests.gateway_bench
 
+LOAD := $(BIN)/python -m loadtests.load
+
+load: $(VENV)/.installed ## load the running service for 2 minutes; OPTIONS="--level 16 --open ..."
+	@$(LOAD) $(OPTIONS)
+
+load-saturate: $(VENV)/.installed ## find its limit: 8 stairs in 4 minutes
+	@$(LOAD) --shape stairs --level 64 --seconds 240 --min-good 0 --publish load-saturate $(OPTIONS)
+
+load-soak: $(VENV)/.installed ## an hour at half load
+	@$(LOAD) --shape soak --level 16 --seconds 3600 $(OPTIONS)
+
+load-web: $(VENV)/.installed ## Locust's own page, on port 8089
+	@$(LOAD) --web $(OPTIONS)
+
 bench-gpu: $(VENV)/.installed full-size ## the same on a GPU, up to 512 requests at once
 	@$(BIN)/python -m loadtests.bench --plan gpu
 
@@ -122,7 +136,7 @@ bench-gpu: $(VENV)/.installed full-size ## the same on a GPU, up to 512 requests
 lock: ## renew requirements/*.txt from pyproject.toml
 	@$(BIN)/pip install --quiet uv
 	@common="$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --quiet \
-		--no-annotate --no-header --extra gateway --extra train --extra dashboards --extra test"; \
+		--no-annotate --no-header --extra gateway --extra train --extra load --extra dashboards --extra test"; \
 	$$common --extra engine-gpu --output-file requirements/gpu.txt && \
 	$$common --extra engine-cpu --overrides requirements/overrides-cpu.txt \
 		$(if $(FIND_LINKS),--find-links $(FIND_LINKS),--extra-index-url $(TORCH_CPU_INDEX)) \

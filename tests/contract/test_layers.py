@@ -15,7 +15,14 @@ ALLOWED = {
     "serving.engine": {"serving.engine", *SHARED},
     "dataset": {"dataset", "serving.contract"},
     "finetune": {"finetune", "serving.contract"},
-    "loadtests": {"loadtests", *SHARED, "serving.engine.drafter", "serving.gateway"},
+    "loadtests": {
+        "loadtests",
+        *SHARED,
+        "serving.engine.drafter",
+        "serving.gateway",
+        "tests.oracle",
+        "tests.oracle_month",
+    },
     "deploy": {"deploy", *SHARED, "serving.gateway.metrics", "serving.engine.metrics", "loadtests"},
 }
 """Layer to the layers it may import."""
