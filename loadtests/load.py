@@ -181,13 +181,21 @@ def percentile(times: Mapping[int, int], percent: int) -> int | None:
 
 
 def knee(found: Sequence[Mapping[str, Any]]) -> int | None:
-    """The stage where goodput over median time, Kleinrock's power, is greatest."""
-    power = {
-        number: stage["goodput"] / stage["p50_ms"]
-        for number, stage in enumerate(found)
-        if stage["p50_ms"]
-    }
-    return max(power, key=lambda number: power[number]) if power else None
+    """The stage after which more load buys little: where goodput over load, both scaled to 0 to 1,
+    is farthest above the diagonal (Satopää et al., "Finding a Kneedle in a Haystack", 2011)."""
+    points = {number: stage for number, stage in enumerate(found) if stage["goodput"]}
+    loads = [stage["load"] for stage in points.values()]
+    goods = [stage["goodput"] for stage in points.values()]
+    if len(set(loads)) < 3 or len(set(goods)) < 3:
+        return None
+
+    def above(number: int) -> float:
+        stage = points[number]
+        height: float = (stage["goodput"] - min(goods)) / (max(goods) - min(goods))
+        width: float = (stage["load"] - min(loads)) / (max(loads) - min(loads))
+        return height - width
+
+    return max(points, key=above)
 
 
 def broken_limits(found: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> list[str]:
@@ -229,13 +237,14 @@ def draw(plan: Plan, found: Sequence[Mapping[str, Any]], path: Path) -> None:
             str(stage["load"]), (stage["goodput"], stage["p99_ms"]), (0, 6),
             textcoords="offset points", ha="center", fontsize=8,
         )  # fmt: skip
-    best = knee(points)
-    if best is not None and len(points) > 1:
-        at = points[best]
+    best = knee(found)
+    if best is not None:
+        at = found[best]
         axes.axvline(at["goodput"], color="grey", linestyle=":")
         axes.annotate(
-            f"knee: {at['load']} {unit},\n{at['goodput']:g} good/s", (at["goodput"], 0.98), (6, 0),
-            xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
+            f"knee: {at['load']} {unit},\n{at['goodput']:.3g} good/s",
+            (at["goodput"], 0.02), (-6, 0), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="right",
         )  # fmt: skip
     axes.set_yscale("log")
     axes.set_xlim(left=0)
