@@ -104,7 +104,7 @@ figures: $(VENV)/.installed ## measure the README's figures in a fresh clone and
 	@$(BIN)/python -m loadtests.figures
 
 bench: $(VENV)/.installed full-size ## compare with Hugging Face and plain vLLM, demo and full size (an hour)
-	@$(BIN)/python -m loadtests.bench --plan demo lora full-size full-size-fp32 full-size-many
+	@$(BIN)/python -m loadtests.bench --plan demo lora stack full-size full-size-fp32 full-size-many
 
 # What the gateway is compared with needs other versions of what we need: an environment of its own.
 $(VENV)/.peers: requirements/peers.txt $(VENV)/.installed

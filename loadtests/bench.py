@@ -95,6 +95,7 @@ PLANS = {
         variables=SMALL_CACHE,
     ),
     "lora": Plan("demo", DEMO, (Group("rate", ("adapter", "base"), (32,), 5, 16),), warm_up=3),
+    "stack": Plan("demo", DEMO, (Group("rate", ("ours", "engine"), (32,), 5, 16),), warm_up=500),
     "full-size": Plan(
         "full-size stand-in",
         FULL_SIZE,

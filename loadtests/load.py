@@ -21,11 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from loadtests.plan import KINDS, SHAPES, Plan
+from loadtests.plan import COUNTS_FILE, KINDS, SHAPES, Plan
 from loadtests.report import RESULTS, machine, markdown, save, show
 from loadtests.stack import ROOT
 
-COUNTS_FILE = "ROUTINE_LOAD_COUNTS"
 PERCENTILES = (50, 95, 99)
 OUTCOMES = ("good", "late", "wrong", "failed", "left")
 STOP_SECONDS = 30

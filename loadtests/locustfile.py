@@ -26,15 +26,13 @@ from locust.event import EventHook
 from locust.runners import WorkerRunner
 
 from loadtests.drawn import drawn
-from loadtests.plan import stored
+from loadtests.plan import COUNTS_FILE, stored
 from serving.contract.month import MonthRequest, profile_behind
 from serving.contract.tasks import TASKS
 from tests.oracle import faults
 from tests.oracle_month import month_faults
 
 PLAN = stored()
-COUNTS_FILE = "ROUTINE_LOAD_COUNTS"
-"""The environment variable that names where the counts are written at the end."""
 ATTEMPTS = 4
 LEAVE_SECONDS = 0.05
 """Whoever leaves does so within this time."""

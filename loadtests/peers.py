@@ -209,6 +209,7 @@ WORDS = {
     "ngram-lora": "vLLM, JSON schema, n-gram speculation, our LoRA and batches",
     "forced": "ours, drafts of forced text alone",
     "ours": "ours",
+    "engine": "our engine, without the gateway",
     "adapter": "our engine, adapter",
     "base": "our engine, no adapter",
 }
@@ -231,6 +232,9 @@ def start(names: Sequence[str], model: Model, logs: Path, running: ExitStack) ->
         if name in ("ours", "forced"):
             stack = stacks["on" if name == "ours" else name]
             peers.append(Peer(name, stack.url, stack.engine_url, routed, routed_correct))
+        elif name == "engine":
+            url = stacks["on"].engine_url
+            peers.append(Peer(name, url, url, decided(None), decided_correct))
         elif name in ("adapter", "base"):
             url = stacks["forced"].engine_url
             body = decided(base if name == "base" else None)

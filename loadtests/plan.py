@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 import msgspec
 
 VARIABLE = "ROUTINE_LOAD_PLAN"
+COUNTS_FILE = "ROUTINE_LOAD_COUNTS"
+"""The environment variable that names where Locust's users leave what they counted."""
 KINDS = ("rate", "month", "completions")
 """What is asked: each task's route, and streaming completions."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -16,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.contract.tasks import TASKS
 
-BASE = "demo"
+BASE, FREE_TEXT = "demo", "자유로운 시"
 DELAY_SECONDS = float(os.environ.get("UPSTREAM_DELAY_MS", "0")) / 1000
 MODELS = {
     "data": [
@@ -26,24 +27,26 @@ MODELS = {
 }
 
 
-def _texts(seed: int) -> dict[str, str]:
-    """By constraint, a text in its language."""
-    return {
-        output.decided_regex: output.decided(output.sample(Random(seed)))
-        for task in TASKS.values()
-        for output in task.outputs()
-    }
+ADAPTER_SEED, BASE_SEED = 1, 2
 
 
-ADAPTER, ALONE = _texts(1), _texts(2)
+@cache
+def legal(regex: str, seed: int = ADAPTER_SEED) -> str:
+    """Some text that a constraint of ours allows, decided part or whole."""
+    for output in (output for task in TASKS.values() for output in task.outputs()):
+        if regex == output.decided_regex:
+            return output.decided(output.sample(Random(seed)))
+        if regex == output.regex:
+            return output.text(output.sample(Random(seed)))
+    raise ValueError(f"no output of ours has the constraint {regex[:200]!r}")
 
 
 def completion(body: bytes) -> dict[str, Any]:
     """The answer to a ``/v1/completions`` request; the base's is another than the adapters'."""
     asked = json.loads(body)
-    texts = ALONE if asked["model"] == BASE else ADAPTER
+    seed = BASE_SEED if asked["model"] == BASE else ADAPTER_SEED
     regex = asked.get("structured_outputs", {}).get("regex")
-    text = "자유로운 시" if regex is None else texts[regex]
+    text = FREE_TEXT if regex is None else legal(regex, seed)
     return {
         "id": "cmpl-0",
         "object": "text_completion",

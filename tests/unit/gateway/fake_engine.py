@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from random import Random
 
 from starlette.testclient import TestClient
 
+from loadtests.upstream import BASE_SEED, FREE_TEXT, legal
 from serving.contract.tasks import TASKS
 from serving.gateway.app import EngineFactory
 from serving.gateway.engine import Completion, Engine, Model, Upstream
@@ -20,16 +20,6 @@ from serving.gateway.settings import GatewaySettings
 
 BASE = Model("demo", 1, False)
 ADAPTERS = [Model(name, 1, True) for name in TASKS]
-OUTPUTS = {output.decided_regex: output for task in TASKS.values() for output in task.outputs()}
-WHOLE = {output.regex: output for output in OUTPUTS.values()}
-ADAPTER_SEED, BASE_SEED = 1, 2
-
-
-def legal(regex: str, seed: int = ADAPTER_SEED) -> str:
-    """Some text that the constraint allows."""
-    if regex in WHOLE:
-        return WHOLE[regex].text(WHOLE[regex].sample(Random(seed)))
-    return OUTPUTS[regex].decided(OUTPUTS[regex].sample(Random(seed)))
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,7 @@ class FakeEngine:
     base_text: str | None = None
     """What the base answers under a constraint instead of something legal."""
     base_seed: int = BASE_SEED
-    free_text: str = "자유로운 시"
+    free_text: str = FREE_TEXT
     served: list[Model] = field(default_factory=lambda: [BASE, *ADAPTERS])
     error: GatewayError | None = None
     chunks: list[bytes] = field(default_factory=lambda: [b'{"choices":', b"[]}"])

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from dataset.coach_rate import coach_rate
+from loadtests.upstream import ADAPTER_SEED, BASE_SEED, legal
 from serving.contract import rate
 from serving.contract.profile import PUBLISHED
 from serving.gateway.app import create_app
@@ -23,14 +24,11 @@ from tests.bad_requests import GOOD
 from tests.oracle import faults
 from tests.oracle_month import month_faults
 from tests.unit.gateway.fake_engine import (
-    ADAPTER_SEED,
     ADAPTERS,
     BASE,
-    BASE_SEED,
     FakeEngine,
     completion_body,
     factory,
-    legal,
     wait_ready,
 )
 

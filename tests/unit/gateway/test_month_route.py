@@ -11,6 +11,7 @@ import pytest
 from icalendar import Calendar
 from starlette.testclient import TestClient
 
+from loadtests.upstream import ADAPTER_SEED
 from serving.contract import month, rate
 from serving.contract.profile import LIFTS
 from serving.contract.prompt import ANSWER
@@ -20,7 +21,7 @@ from serving.gateway.errors import EngineUnavailable
 from serving.gateway.settings import GatewaySettings
 from tests.bad_requests import GOOD, GOOD_MONTH
 from tests.oracle_month import month_faults
-from tests.unit.gateway.fake_engine import ADAPTER_SEED, FakeEngine, factory, wait_ready
+from tests.unit.gateway.fake_engine import FakeEngine, factory, wait_ready
 
 MONTH = "/gen/routine/month"
 BARE: dict[str, Any] = {**GOOD, "days_per_week": 3}
