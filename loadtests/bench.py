@@ -229,8 +229,10 @@ async def measure_group(
             for peer in order.sample(peers, len(peers)):
                 if level not in group.only.get(peer.name, group.levels):
                     continue
-                # The same requests for every peer; others in each group, round and level.
-                chance = Random(f"{SEED} {number} {turn} {level}")
+                # The same requests for every engine; others in each group, round and level, and for
+                # a second peer of one engine, which would find the first one's in its cache.
+                twin = [p.metrics for p in peers[: peers.index(peer)]].count(peer.metrics)
+                chance = Random(f"{SEED} {number} {turn} {level} {twin}")
                 into = found[peer.name, level]
                 await block(session, peer, group.asked, level, group.seconds, level, chance, into)
                 print(
