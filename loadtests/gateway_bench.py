@@ -275,9 +275,7 @@ def measure() -> dict[str, Any]:
                     name: sum(process.memory_info().rss for process in family(target.process))
                     for name, target in targets.items()
                 }
-    versions = dict.fromkeys((LITELLM, ROUTER), "")
-    for name in versions:
-        versions[name] = _peer_version(name)
+    versions = {name: _peer_version(name) for name in (LITELLM, ROUTER)}
     return {**setting, "peers": versions, "cases": cases, "resident_bytes": sizes}
 
 

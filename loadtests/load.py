@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from loadtests.plan import COUNTS_FILE, KINDS, SHAPES, Plan
-from loadtests.report import RESULTS, machine, markdown, save, show
+from loadtests.report import RESULTS, machine, markdown, percentile, save, show
 from loadtests.stack import ROOT
 
 PERCENTILES = (50, 95, 99)
@@ -151,8 +151,7 @@ def stages(plan: Plan, counts: Mapping[str, int]) -> list[dict[str, Any]]:
             at, _, what = key.split("|")
             if int(at) == number:
                 own[what] += count
-        times = {int(what[3:]): n for what, n in own.items() if what.startswith("ms ")}
-        firsts = {int(what[15:]): n for what, n in own.items() if what.startswith("first token")}
+        times, firsts = _milliseconds(own, "ms "), _milliseconds(own, "first token ms ")
         seconds = stage.time * plan.seconds
         found.append(
             {
@@ -162,21 +161,17 @@ def stages(plan: Plan, counts: Mapping[str, int]) -> list[dict[str, Any]]:
                 "told_to_wait": own["told to wait"],
                 "goodput": round(own["good"] / seconds, 2),
                 "tokens_per_second": round(own["tokens"] / seconds, 1),
-                **{f"p{p}_ms": percentile(times, p) for p in PERCENTILES},
-                "first_token_p50_ms": percentile(firsts, 50),
+                **{f"p{p}_ms": percentile(times, p) if times else None for p in PERCENTILES},
+                "first_token_p50_ms": percentile(firsts, 50) if firsts else None,
             }
         )
     return found
 
 
-def percentile(times: Mapping[int, int], percent: int) -> int | None:
-    """The value that so many percent of the counted ones do not exceed; None of nothing."""
-    needed, seen = sum(times.values()) * percent / 100, 0
-    for value in sorted(times):
-        seen += times[value]
-        if seen >= needed:
-            return value
-    return None
+def _milliseconds(counted: Counter[str], kind: str) -> list[int]:
+    """The times that were counted one by one under ``kind``."""
+    times = {what: n for what, n in counted.items() if what.startswith(kind)}
+    return [int(what.removeprefix(kind)) for what in Counter(times).elements()]
 
 
 def knee(found: Sequence[Mapping[str, Any]]) -> int | None:

@@ -115,8 +115,15 @@ class Asker(FastHttpUser):
         return content
 
     def is_right(self, asked: MonthRequest, answer: bytes) -> bool:
-        """Whether ``answer`` is right."""
+        """Whether ``answer`` is right; may raise if it is no answer at all."""
         raise NotImplementedError
+
+    def judge(self, asked: MonthRequest, answer: bytes) -> bool:
+        """``is_right``; what is no answer is wrong."""
+        try:
+            return self.is_right(asked, answer)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return False
 
     def attempt(self, asked: MonthRequest) -> tuple[str, float]:
         """The outcome of asking once, and the seconds to wait before asking again, or 0."""
@@ -130,7 +137,7 @@ class Asker(FastHttpUser):
                 return "failed", float(response.headers["retry-after"])
             if response.status_code != 200:
                 return "failed", 0
-            if not self.is_right(asked, self.read(response)):
+            if not self.judge(asked, self.read(response)):
                 response.failure("the answer is wrong")
                 return "wrong", 0
         return "good", 0

@@ -77,7 +77,7 @@ class Computed:
 
     @cached_property
     def _render(self) -> Callable[..., str]:
-        return lru_cache(REMEMBERED)(lambda *needed: encode(self.compute(*needed)))
+        return lru_cache(REMEMBERED, typed=True)(lambda *needed: encode(self.compute(*needed)))
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,13 @@ class Decision:
 
     def allowed(self, values: Values) -> tuple[Scalar, ...]:
         """The options that earlier decisions leave open; never empty."""
-        if self.predicate is None:
-            return self.options
         return self._left(*[values[name] for name in self.needs])
 
     @cached_property
     def _left(self) -> Callable[..., tuple[Scalar, ...]]:
         predicate = self.predicate or (lambda *_: True)
 
-        @lru_cache(REMEMBERED)
+        @lru_cache(REMEMBERED, typed=True)
         def left(*needed: Scalar) -> tuple[Scalar, ...]:
             found = tuple(option for option in self.options if predicate(option, *needed))
             assert found, f"{self.path}: no option left after {needed}"

@@ -71,13 +71,13 @@ class GatewayRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         self.app = self._answer
+        self._model: Any = self.body_field and self.body_field.field_info.annotation
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         bodies: list[Any] = []
-        if self.body_field:
-            model: Any = self.body_field.field_info.annotation
-            bodies = [validated(model, request.state.body)]
+        if self._model:
+            bodies = [validated(self._model, request.state.body)]
         response: Response = await self.endpoint(*bodies, request)
         await response(scope, receive, send)
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from loadtests.stack import ROOT, Stack
@@ -135,11 +136,9 @@ def right() -> dict[str, Any]:
 OPTIONS = ("--mix", "rate=1", "--seconds", "4", "--level", "2", "--leave", "0")
 
 
-def test_an_answer_that_contradicts_itself_is_wrong(tmp_path: Path) -> None:
-    def answer() -> web.Response:
-        return web.json_response(right() | {"deloading_rate": 35})
-
-    with server(answer) as url:
+@pytest.mark.parametrize("text", [json.dumps(right() | {"deloading_rate": 35}), "{}", "no JSON"])
+def test_an_answer_that_contradicts_itself_or_is_none_is_wrong(text: str, tmp_path: Path) -> None:
+    with server(lambda: web.Response(text=text)) as url:
         done = load(url, tmp_path, *OPTIONS)
     assert done.returncode == 1
     assert "answers were wrong" in done.stderr
