@@ -28,7 +28,7 @@ from loadtests import drafter_cost
 from loadtests.bench_report import picture, tables
 from loadtests.counters import difference, engine_counters
 from loadtests.drawn import ASKED, drawn
-from loadtests.peers import WORDS, Model, Peer, start
+from loadtests.peers import STACKS, WORDS, Model, Peer, start
 from loadtests.report import RESULTS, percentile, save, setting, show
 from loadtests.stack import ROOT
 from serving.contract.tasks import TASKS
@@ -95,7 +95,12 @@ PLANS = {
         variables=SMALL_CACHE,
     ),
     "lora": Plan("demo", DEMO, (Group("rate", ("adapter", "base"), (32,), 5, 16),), warm_up=3),
-    "stack": Plan("demo", DEMO, (Group("rate", ("ours", "engine"), (32,), 5, 16),), warm_up=500),
+    "stack": Plan(
+        "demo",
+        DEMO,
+        (Group("rate", ("ours", "engine", "ours-2", "engine-2"), (32,), 5, 16),),
+        warm_up=500,
+    ),
     "full-size": Plan(
         "full-size stand-in",
         FULL_SIZE,
@@ -255,7 +260,7 @@ async def measure(plan: Plan, peers: Sequence[Peer]) -> list[dict[str, Any]]:
         for number, group in enumerate(plan.groups):
             used = [peer for peer in peers if peer.name in group.peers]
             for peer in used:
-                least = plan.warm_up if peer.name in ("ours", "forced") else 3
+                least = plan.warm_up if peer.name in STACKS else 3
                 chance = Random(f"{SEED} warm-up {number}")
                 level = 8 if peer.metrics else 1
                 await block(session, peer, group.asked, level, 0, least, chance, Answers())

@@ -34,7 +34,7 @@ from loadtests.collector import Collector, collector
 from loadtests.drawn import drawn
 from loadtests.peers import decided, routed
 from loadtests.report import machine, markdown, save, show
-from loadtests.stack import ROOT, STOP_SECONDS, free_port, wait_answer
+from loadtests.stack import free_port, served
 from serving.contract.month import profile_behind
 from serving.contract.tasks import TASKS
 
@@ -110,23 +110,9 @@ def started(
     command: Sequence[str], core: int, variables: Mapping[str, str], ready: str, log: Path
 ) -> Iterator[psutil.Process]:
     """A server on one core, until the block ends; its process."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command],
-            cwd=ROOT,
-            env={**os.environ, **variables},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_answer(ready, process, log)
+    pinned = ["taskset", "-c", str(core), *command]
+    with served(pinned, ready, log, {**os.environ, **variables}) as process:
         yield psutil.Process(process.pid)
-    finally:
-        if process.poll() is None:
-            for stopped in family(psutil.Process(process.pid)):
-                stopped.resume()
-            process.terminate()
-            process.wait(STOP_SECONDS)
 
 
 @contextmanager

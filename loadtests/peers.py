@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from loadtests.stack import MARK, ROOT, STOP_SECONDS, Stack, free_port, wait_answer
+from loadtests.stack import MARK, ROOT, Stack, free_port, served
 from serving.contract.lock import Lock
 from serving.contract.output import OutputError
 from serving.contract.pieces import encode
 from serving.contract.tasks import Task
 
-ENGINE = "vllm.entrypoints"
+ENGINE = "serving.engine.serve"
 """What the command line of our engine's API server has."""
 NGRAM = {
     "method": "ngram",
@@ -127,15 +125,10 @@ class Model:
 
 
 @contextmanager
-def ours(model: Model, logs: Path, drafter: str) -> Iterator[Stack]:
+def ours(model: Model, log: Path, variables: Mapping[str, str]) -> Iterator[Stack]:
     """Our whole service."""
-    variables = {
-        "MODEL": str(model.base),
-        "ADAPTERS": str(model.adapters),
-        "ENGINE_DRAFTER": drafter,
-        **model.variables,
-    }
-    stack = Stack.start(logs / f"ours-{drafter}.log", ROOT, **variables)
+    folders = {"MODEL": str(model.base), "ADAPTERS": str(model.adapters)}
+    stack = Stack.start(log, ROOT, **folders, **model.variables, **variables)
     try:
         stack.wait_ready()
         yield stack
@@ -144,26 +137,13 @@ def ours(model: Model, logs: Path, drafter: str) -> Iterator[Stack]:
 
 
 @contextmanager
-def served(
+def healthy(
     command: list[str], environment: Mapping[str, str], port: int, log: Path
 ) -> Iterator[str]:
-    """A server's address once it is healthy; on leaving it and its children are killed."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    """A server's address once it is healthy, until the block ends."""
     url = f"http://127.0.0.1:{port}"
-    try:
-        wait_answer(f"{url}/health", process, log)
+    with served(command, f"{url}/health", log, environment):
         yield url
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=STOP_SECONDS)
 
 
 @contextmanager
@@ -185,7 +165,7 @@ def plain_vllm(stack: Stack, log: Path, options: list[str], plugins: str) -> Ite
             command.append(word)
     environment = {**engine.environ(), "VLLM_PLUGINS": plugins}
     del environment[MARK]  # it is no part of that service
-    with served([*command, "--port", str(port), *options], environment, port, log) as url:
+    with healthy([*command, "--port", str(port), *options], environment, port, log) as url:
         yield url
 
 
@@ -196,7 +176,7 @@ def first_version(model: Model, log: Path, precision: str) -> Iterator[str]:
     command = [sys.executable, "-W", "ignore", "-m", "loadtests.first_version"]
     command += ["--base", str(model.base), "--adapters", str(model.adapters)]
     command += ["--dtype", precision, "--port", str(port)]
-    with served(command, {**os.environ, "HF_HUB_OFFLINE": "1"}, port, log) as url:
+    with healthy(command, {**os.environ, "HF_HUB_OFFLINE": "1"}, port, log) as url:
         yield url
 
 
@@ -210,43 +190,50 @@ WORDS = {
     "forced": "ours, drafts of forced text alone",
     "ours": "ours",
     "engine": "our engine, without the gateway",
+    "ours-2": "ours, the engine with two API processes",
+    "engine-2": "our engine with two API processes, without the gateway",
     "adapter": "our engine, adapter",
     "base": "our engine, no adapter",
 }
-"""The peers, in the order of tables. The last two ask the engine of ``forced``, whose number of
-passes does not depend on what was answered before."""
-
-
+"""The peers, in the order of tables."""
+STACKS: Mapping[str, Mapping[str, str]] = {
+    "ours": {},
+    "forced": {"ENGINE_DRAFTER": "forced"},
+    "ours-2": {"ENGINE_API_SERVERS": "2"},
+}
+"""Our whole services, and what is set for each."""
+ENGINES = {"engine": "ours", "engine-2": "ours-2", "adapter": "forced", "base": "forced"}
+"""Their engines asked directly. What ``forced`` takes for an answer does not depend on what was
+answered before."""
 PRECISIONS = {"transformers": "bfloat16", "transformers-fp32": "float32"}
 
 
 def start(names: Sequence[str], model: Model, logs: Path, running: ExitStack) -> list[Peer]:
     """Start what ``names`` of ``WORDS`` need; ``running`` stops it."""
     # The plain engines are started like ours, which therefore always runs.
-    stacks = {"on": running.enter_context(ours(model, logs, "on"))}
-    if {"forced", "adapter", "base"} & set(names):
-        stacks["forced"] = running.enter_context(ours(model, logs, "forced"))
+    needed = {"ours", *(ENGINES.get(name, name) for name in names)}
+    stacks = {
+        name: running.enter_context(ours(model, logs / f"{name}.log", variables))
+        for name, variables in STACKS.items()
+        if name in needed
+    }
     base = Lock.load(model.adapters).base.name
     peers = []
     for name in names:
-        if name in ("ours", "forced"):
-            stack = stacks["on" if name == "ours" else name]
-            peers.append(Peer(name, stack.url, stack.engine_url, routed, routed_correct))
-        elif name == "engine":
-            url = stacks["on"].engine_url
-            peers.append(Peer(name, url, url, decided(None), decided_correct))
-        elif name in ("adapter", "base"):
-            url = stacks["forced"].engine_url
+        log = logs / f"{name}.log"
+        if name in STACKS:
+            url, engine = stacks[name].url, stacks[name].engine_url
+            peers.append(Peer(name, url, engine, routed, routed_correct))
+        elif name in ENGINES:
+            url = stacks[ENGINES[name]].engine_url
             body = decided(base if name == "base" else None)
             peers.append(Peer(name, url, url, body, decided_correct))
         elif name in PRECISIONS:
-            log = logs / f"{name}.log"
             url = running.enter_context(first_version(model, log, PRECISIONS[name]))
             peers.append(Peer(name, url, None, whole(schema=False), whole_correct))
         else:
             options = ["--speculative-config", json.dumps(NGRAM)] if "ngram" in name else []
             plugins = "routine" if name.endswith("-lora") else ""
-            log = logs / f"{name}.log"
-            url = running.enter_context(plain_vllm(stacks["on"], log, options, plugins))
+            url = running.enter_context(plain_vllm(stacks["ours"], log, options, plugins))
             peers.append(Peer(name, url, url, whole(schema=True), whole_correct))
     return peers

@@ -9,7 +9,8 @@ import subprocess
 import time
 import urllib.request
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,45 @@ def wait_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> float:
             return waited
         except OSError:
             time.sleep(0.2)
+
+
+@contextmanager
+def served(
+    command: Sequence[str], ready: str, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that has begun to answer, until the block ends; then its children end too.
+
+    Args:
+        command: what starts it, in the project's root.
+        ready: an address that answers 200 once it is.
+        log: file for its output.
+        environment: all of it; None for this process's own.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_answer(ready, process, log)
+        yield process
+    finally:
+        for number in (signal.SIGTERM, signal.SIGCONT):  # it may be stopped
+            _signal(process, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=STOP_SECONDS)
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(leader: subprocess.Popen[bytes], number: int) -> None:
+    """To all of its group, if any is left."""
+    with suppress(ProcessLookupError):
+        os.killpg(leader.pid, number)
 
 
 @dataclass

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -23,11 +21,11 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from loadtests.programs import UNPACKED, program
+from loadtests.stack import served
 from serving.startup import StartError, check_port, load
 
 HERE = Path(__file__).parent
 HINT = "Prometheus is not installed: `make prometheus`, or install Debian's package prometheus"
-START_SECONDS = 30
 
 
 class MonitorSettings(BaseSettings):
@@ -129,25 +127,9 @@ def running(
 ) -> Iterator[Prometheus]:
     """A Prometheus that keeps everything in ``folder``, until the block ends."""
     config = configuration(folder, targets, interval_seconds)
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(
-            command(config, folder / "data", port), stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/-/ready", timeout=2).close()
-                break
-            except OSError:
-                said = (folder / "prometheus.log").read_text()
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise StartError(f"Prometheus did not start: {said[-2000:]}") from None
-                time.sleep(0.1)
+    url, log = f"http://127.0.0.1:{port}", folder / "prometheus.log"
+    with served(command(config, folder / "data", port), f"{url}/-/ready", log):
         yield Prometheus(url)
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def main() -> None:

