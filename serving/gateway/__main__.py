@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
 
 from serving.contract.profile import PUBLISHED
 from serving.gateway import logs
 from serving.gateway.app import create_app
+from serving.gateway.middleware import Envelope
 from serving.gateway.process import settle
 from serving.gateway.settings import GatewaySettings
 from serving.instruments import FOLDER, new_folder, remove_folder
@@ -29,7 +29,7 @@ def curl_line(port: int) -> str:
     )
 
 
-def application() -> FastAPI:
+def application() -> Envelope:
     """One worker's application, set up from the environment."""
     die_with_parent()
     settings = load(GatewaySettings)

@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from serving.contract.tasks import TASKS
 from serving.gateway.admission import Admission
@@ -68,7 +69,7 @@ def create_app(
     engine_factory: EngineFactory = vllm_engine,
     announce: Callable[[], None] = lambda: None,
     traces: TraceTarget | None = None,
-) -> FastAPI:
+) -> Envelope:
     """The application.
 
     Args:
@@ -107,12 +108,10 @@ def create_app(
     app = FastAPIOffline(
         title="5/3/1 루틴 생성", description=DESCRIPTION, version="1", lifespan=lifespan
     )
-    app.add_middleware(
-        Envelope, telemetry=telemetry, max_body_bytes=settings.max_body_bytes, table=table
-    )
     app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(Exception, _unsent)
     _describe_errors(app)
-    return app
+    return Envelope(app, telemetry, settings.max_body_bytes, table)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -120,6 +119,16 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
     raise RouteError(error.status_code, message, (error.headers or {}).get("Allow"))
+
+
+class _Unsent(Response):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        pass
+
+
+async def _unsent(request: Request, error: Exception) -> Response:
+    """Keeps Starlette from answering an error that it passes on to ``Envelope``."""
+    return _Unsent()
 
 
 def _describe_errors(app: FastAPI) -> None:

@@ -73,10 +73,10 @@ class Answer:
 
 
 class Envelope:
-    """ASGI middleware around the whole application.
+    """The whole application, as the server calls it.
 
     Args:
-        app: what is inside.
+        app: FastAPI's; answers what ``table`` does not.
         telemetry: where requests are counted and traced.
         max_body_bytes: the largest body that is read.
         table: what answers where; filled before the first request.

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 from starlette.types import Message
+from uvicorn import Config
+from uvicorn.lifespan.on import LifespanOn
 
 from dataset.coach_rate import coach_rate
 from loadtests.upstream import ADAPTER_SEED, BASE_SEED, legal
@@ -108,7 +110,9 @@ async def test_a_client_that_leaves_frees_its_place_and_is_counted(
     engine = FakeEngine(error=EngineUnavailable("down"))  # so that no proof asks it
     quiet = settings.model_copy(update={"probe_interval_seconds": 1000.0})
     app = create_app(quiet, factory(engine))
-    async with app.router.lifespan_context(app):
+    lifespan = LifespanOn(Config(app))
+    await lifespan.startup()
+    try:
         await asyncio.sleep(0.05)
         engine.error, engine.gate = None, asyncio.Event()
         body = json.dumps(GOOD).encode()
@@ -144,6 +148,8 @@ async def test_a_client_that_leaves_frees_its_place_and_is_counted(
         get = {**scope, "method": "GET", "path": "/metrics", "raw_path": b"/metrics", "headers": []}
         await app(get, nothing, collect)
         text = metrics[1]["body"].decode()
+    finally:
+        await lifespan.shutdown()
     assert sent == []
     assert engine.finished == 0
     counted = 'routine_http_request_duration_seconds_count{method="POST",route="/gen/routine/rate"'
@@ -271,6 +277,16 @@ def test_an_answer_that_breaks_off_is_counted_as_its_error(
     counted = "routine_http_request_duration_seconds_count"
     line = f'{counted}{{method="POST",route="/v1/completions",status="503"}} 1.0'
     assert line in client.get("/metrics").text
+
+
+def test_a_bug_behind_the_api_page_answers_like_any_other(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.gateway.app.get_openapi", None)
+    response = client.get("/openapi.json")
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal_error"
+    assert response.headers["x-request-id"]
 
 
 def test_the_api_page_has_worked_examples_and_our_error_shape(client: TestClient) -> None:
