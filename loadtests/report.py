@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -34,9 +35,16 @@ def machine(*packages: str) -> dict[str, str]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": found,
-        "python": platform.python_version(),
+        "python": _interpreter(),
         **{name: version(name) for name in packages},
     }
+
+
+def _interpreter() -> str:
+    """Python's version, and whose build it is: distributions compile it with profiles and link-time
+    optimization, and other builds are often without, and slower."""
+    distribution = " (the distribution's)" if sys.base_prefix == "/usr" else ""
+    return platform.python_version() + distribution
 
 
 def setting(name: str, base: Path) -> dict[str, str]:

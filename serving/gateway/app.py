@@ -87,7 +87,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = engine_factory(settings)
-        admission = Admission(settings.max_in_flight, settings.max_queued, telemetry)
+        in_flight, queued = map(settings.share, (settings.max_in_flight, settings.max_queued))
+        admission = Admission(in_flight, queued, telemetry)
         generator = Generator(engine, admission, telemetry, settings.routine_tail)
         readiness = Readiness(
             engine, settings.probe_interval_seconds, metrics, announce, settings.routine_tail

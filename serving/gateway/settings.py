@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.contract.output import Tail
+
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""A container's: microseconds of processor time, and in how many; ``max`` for no limit."""
+CORES_PER_WORKER, MOST_WORKERS = 4, 8
+
+
+def workers_for_cores() -> int:
+    """A worker for every four cores that this process may use, at most 8. One answers thousands of
+    requests a second; an engine on the same machine, tens to hundreds for each other core."""
+    cores: float = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # no container, or no limit
+        quota, period = map(int, CPU_LIMIT.read_text(encoding="ascii").split())
+        cores = min(cores, quota / period)
+    return min(max(int(cores) // CORES_PER_WORKER, 1), MOST_WORKERS)
 
 
 class GatewaySettings(BaseSettings):
@@ -21,8 +39,8 @@ class GatewaySettings(BaseSettings):
     """Address to listen on (``GATEWAY_HOST``); ``0.0.0.0`` inside a container."""
     port: int = Field(default=8000, ge=1, le=65535, validation_alias=AliasChoices("port"))
     """Port to listen on."""
-    workers: int = Field(default=1, ge=1)
-    """Gateway processes. Limits on requests are each one's own."""
+    workers: int = Field(default_factory=workers_for_cores, ge=1)
+    """Gateway processes; one for every four cores, at most 8, if nothing is set."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged. Only ``debug`` can show what was asked and answered."""
     engine_port: int = Field(
@@ -41,9 +59,9 @@ class GatewaySettings(BaseSettings):
     """How long an idle client connection stays open: longer than clients and load balancers keep
     theirs (usually 60), or a request can meet a connection that is just being closed."""
     max_in_flight: int = Field(default=256, ge=1)
-    """Requests at the engine at once; more wait here."""
+    """Requests at the engine at once; more wait here. Workers have equal shares of it."""
     max_queued: int = Field(default=1024, ge=0)
-    """Requests waiting here; one more is refused with 429."""
+    """Requests waiting here; one more is refused with 429. Workers have equal shares of it."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Largest request body."""
     routine_tail: Tail = Field(default="derive", validation_alias=AliasChoices("routine_tail"))
@@ -58,6 +76,10 @@ class GatewaySettings(BaseSettings):
         if engine_port == info.data.get("port"):
             raise ValueError("PORT is the same; the gateway and the engine need a port each")
         return engine_port
+
+    def share(self, limit: int) -> int:
+        """One worker's part of a limit on all of them, rounded up."""
+        return math.ceil(limit / self.workers)
 
     @property
     def engine(self) -> str:

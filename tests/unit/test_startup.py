@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from serving.engine.settings import EngineSettings
@@ -45,3 +48,29 @@ def test_variables_reach_their_fields(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENGINE_URL", "http://engine:8001/")
     assert load(GatewaySettings).engine == "http://engine:8001"
     assert load(EngineSettings).engine_port == 9001
+
+
+@pytest.mark.parametrize(
+    ("cores", "limit", "workers"),
+    [
+        (2, "max 100000", 1),
+        (16, "max 100000", 4),
+        (16, "850000 100000", 2),
+        (4, "1600000 100000", 1),
+        (128, "", 8),
+        (16, None, 4),
+    ],
+)
+def test_workers_are_set_from_the_cores_that_are_left_to_use(
+    cores: int, limit: str | None, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr("serving.gateway.settings.CPU_LIMIT", tmp_path / "cpu.max")
+    if limit is not None:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert load(GatewaySettings).workers == workers
+
+
+def test_workers_share_the_limits() -> None:
+    settings = GatewaySettings(workers=3)
+    assert [settings.share(limit) for limit in (0, 1, 256, 1024)] == [0, 1, 86, 342]

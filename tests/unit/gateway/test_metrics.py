@@ -270,7 +270,7 @@ def test_several_workers_are_counted_together(tmp_path: Path) -> None:
     with gateway(tmp_path, workers=2) as (url, process):
         found = wait_for(2)
         memory = found[("routine_resident_memory_bytes", ())]
-        assert found[("routine_in_flight_limit_requests", ())] == 512
+        assert found[("routine_in_flight_limit_requests", ())] == 256
         assert found[("routine_ready", ())] == 0
         assert sum(name == "routine_build_info" for name, _ in found) == 1
         for _ in range(40):
@@ -290,7 +290,7 @@ def test_several_workers_are_counted_together(tmp_path: Path) -> None:
         assert [json.loads(line)["level"] for line in said] == ["INFO"]
         assert found[alive] == 40
         assert found[("routine_resident_memory_bytes", ())] < 1.5 * memory
-        assert found[("routine_in_flight_limit_requests", ())] == 512
+        assert found[("routine_in_flight_limit_requests", ())] == 256
         children = psutil.Process(process.pid).children(recursive=True)
     _, left = psutil.wait_procs(children, timeout=10)
     assert left == []
