@@ -98,7 +98,7 @@ PLANS = {
     "stack": Plan(
         "demo",
         DEMO,
-        (Group("rate", ("ours", "engine", "ours-2", "engine-2"), (32,), 5, 16),),
+        (Group("rate", ("ours", "engine", "ours-2", "engine-2"), (32,), 5, 40),),
         warm_up=500,
     ),
     "full-size": Plan(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from loadtests.drafter_cost import sentence
-from loadtests.peers import WORDS
+from loadtests.peers import ENGINES, WORDS
 from loadtests.report import markdown, setting_line
 
 
@@ -18,7 +19,28 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
         parts.append(setting_line(result))
         asked = list(dict.fromkeys(row["asked"] for row in result["measured"]))
         parts += [_table(result["measured"], one) for one in asked]
+        parts += _kept(result["measured"])
     return "\n\n".join([*parts, sentence(results[0]["drafter"])])
+
+
+def kept(measured: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The share of an engine's requests/s that is left with the gateway in front, by name of the
+    whole service, where both were asked: the median over interleaved rounds."""
+    rates = {row["peer"]: row["requests_per_second_by_round"] for row in measured}
+    return {
+        stack: statistics.median(
+            ours / alone for ours, alone in zip(rates[stack], rates[engine], strict=True)
+        )
+        for engine, stack in ENGINES.items()
+        if {engine, stack} <= rates.keys()
+    }
+
+
+def _kept(measured: Sequence[dict[str, Any]]) -> list[str]:
+    """``kept`` in words."""
+    shares = [f"{share:.2f} ({WORDS[stack]})" for stack, share in kept(measured).items()]
+    words = "The share of the engine's own requests/s that is left with the gateway in front: "
+    return [f"{words}{', '.join(shares)}."] if shares else []
 
 
 def _table(measured: Sequence[dict[str, Any]], asked: str) -> str:

@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from loadtests.plan import COUNTS_FILE, KINDS, SHAPES, Plan
 from loadtests.report import RESULTS, machine, markdown, percentile, save, show
 from loadtests.stack import ROOT
@@ -118,6 +120,22 @@ def models(url: str) -> list[str]:
     urllib.request.urlopen(f"{url}/readyz", timeout=5).close()
     with urllib.request.urlopen(f"{url}/v1/models", timeout=5) as response:
         return [card["id"] for card in json.load(response)["data"]]
+
+
+def memory_mb(url: str) -> int | None:
+    """Resident memory of the gateway at ``url``; None where its metrics are kept from us."""
+    try:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=5) as response:
+            families = list(text_string_to_metric_families(response.read().decode()))
+    except OSError:
+        return None
+    values = [
+        sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "routine_resident_memory_bytes"
+    ]
+    return round(sum(values) / 1e6) if values else None
 
 
 def run_locust(plan: Plan, url: str, folder: Path, processes: int, web: bool) -> Counter[str]:
@@ -268,10 +286,15 @@ def table(summary: Mapping[str, Any]) -> str:
     mix = ", ".join(f"{kind} {weight}" for kind, weight in plan["mix"].items())
     line = (
         f"Mix {mix}; late is over {plan['deadline_seconds']:g} s; a share of {plan['leave']:g} of "
-        f"clients leaves; {summary['machine']}, with Locust {summary['locust']} on the same cores; "
+        f"clients leaves; the gateway's memory went from {_mb(summary['memory_mb'])}; "
+        f"{summary['machine']}, with Locust {summary['locust']} on the same cores; "
         f"{summary['date']}."
     )
     return f"{markdown(head, cells)}\n\n{line}"
+
+
+def _mb(values: Sequence[int | None]) -> str:
+    return " to ".join("–" if value is None else f"{value} MB" for value in values)
 
 
 def _ms(value: int | None) -> str:
@@ -300,7 +323,9 @@ def main() -> None:
     )
     folder = options.out or ROOT / "loadtests" / "runs" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
+    memory = [memory_mb(url)]
     counts = run_locust(plan, url, folder, options.processes, options.web)
+    memory.append(memory_mb(url))
     found = stages(plan, counts)
     broken = broken_limits(found, options)
     summary = {
@@ -308,6 +333,7 @@ def main() -> None:
         "plan": json.loads(next(iter(plan.store().values()))),
         "stages": found,
         "knee": knee(found),
+        "memory_mb": memory,
         "broken": broken,
     }
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"

@@ -29,9 +29,10 @@ SHAPES: dict[str, tuple[Stage, ...]] = {
     "steady": (Stage(1, 1),),
     "stairs": tuple(Stage(1 / 8, step / 8) for step in range(1, 9)),
     "spike": (Stage(0.4, 0.25), Stage(0.2, 1), Stage(0.4, 0.25)),
-    "soak": (Stage(0.05, 0.25), Stage(0.95, 0.5)),
+    "soak": tuple(Stage(1 / 6, 0.5) for _ in range(6)),
 }
-"""Load over time. ``stairs`` go up to saturation; ``soak`` stays at half, for long."""
+"""Load over time. ``stairs`` go up to saturation; ``soak`` stays at half, for long, and its parts
+tell whether the end is like the beginning."""
 
 
 @dataclass(frozen=True)
