@@ -33,6 +33,7 @@ from serving.contract.pieces import (
     Computed,
     Decision,
     Json,
+    Scalar,
     Text,
     Values,
     pieces_of,
@@ -141,8 +142,22 @@ class Output:
         Raises:
             OutputError: a decision is missing or not among its options.
         """
-        self._check(values)
-        return self._span(values, 0, len(self.pieces))
+        missing = [decision.path for decision in self.decisions if decision.path not in values]
+        if missing:
+            raise OutputError(f"no value for {missing[0]}")
+        return self._text(*[values[decision.path] for decision in self.decisions])
+
+    @cached_property
+    def _text(self) -> Callable[..., str]:
+        """Answers repeat: there are 135 progressions in all."""
+
+        @lru_cache(REMEMBERED, typed=True)
+        def text(*decided: Scalar) -> str:
+            values = {d.path: value for d, value in zip(self.decisions, decided, strict=True)}
+            self._check(values)
+            return self._span(values, 0, len(self.pieces))
+
+        return text
 
     def decision_spans(self, values: Values) -> list[tuple[int, int]]:
         """Character ranges ``[start, end)`` of the decisions within ``text(values)``."""
@@ -182,7 +197,6 @@ class Output:
 
     @cached_property
     def _read(self) -> Callable[[str], dict[str, Any]]:
-        """Answers repeat too: there are 135 progressions in all."""
         what = "a complete decided part"
         return lru_cache(REMEMBERED)(
             lambda decided: self._values(self.head + decided, self._stop, what)

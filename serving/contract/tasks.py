@@ -70,13 +70,19 @@ class Task:
     part: str = "answer"
     """What such a part is called."""
 
+    def ask(self, request: Any) -> tuple[str, Output]:
+        """The prompt's text, up to the answer's first byte, and the language of what the model
+        writes after it."""
+        facts = self.facts(request)
+        return question(self.title, facts), self.output_of(facts)
+
     def prompt(self, request: Any) -> str:
-        """The prompt's text, up to the answer's first byte."""
-        return question(self.title, self.facts(request))
+        """The first of ``ask``."""
+        return self.ask(request)[0]
 
     def output(self, request: Any) -> Output:
-        """The language of what the model writes for ``request``."""
-        return self.output_of(self.facts(request))
+        """The second of ``ask``."""
+        return self.ask(request)[1]
 
     def outputs(self) -> list[Output]:
         """Every output of the task, once."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Annotated, Any, Protocol
 
 import aiohttp
@@ -163,8 +164,7 @@ class VllmEngine:
         )
 
     async def models(self) -> list[Model]:
-        async with self._ask("GET", "/v1/models") as response:
-            body = await response.read()
+        body = await self._fetch("GET", "/v1/models")
         try:
             cards = msgspec.json.decode(body, type=_Models).data
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -173,10 +173,11 @@ class VllmEngine:
 
     async def healthy(self) -> bool:
         try:
-            async with asyncio.timeout(HEALTH_SECONDS), self._ask("GET", "/health"):
-                return True
+            async with asyncio.timeout(HEALTH_SECONDS):
+                await self._fetch("GET", "/health")
         except (GatewayError, TimeoutError):
             return False
+        return True
 
     async def complete(
         self,
@@ -196,8 +197,8 @@ class VllmEngine:
             body["structured_outputs"] = {"regex": regex}
         data = msgspec.json.encode(body)
         try:
-            async with self._ask("POST", "/v1/completions", data, headers) as response:
-                answer = msgspec.json.decode(await response.read(), type=_Completion)
+            written = await self._fetch("POST", "/v1/completions", data, headers)
+            answer = msgspec.json.decode(written, type=_Completion)
         except EngineRefused as error:
             # The gateway wrote this request itself: a refusal is a fault of the deployment.
             raise EngineFault(f"the engine refused a task request: {error.message}") from error
@@ -208,36 +209,55 @@ class VllmEngine:
 
     @asynccontextmanager
     async def completions(self, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Upstream]:
-        async with self._ask("POST", "/v1/completions", body, headers) as response:
-            yield Upstream(response.content_type, response.content.iter_any())
+        with _TRANSLATED:
+            async with self._ask("POST", "/v1/completions", body, headers) as response:
+                if response.status >= 400:
+                    raise _refusal(response.status, await response.read())
+                yield Upstream(response.content_type, response.content.iter_any())
 
     async def close(self) -> None:
         await self._session.close()
 
-    @asynccontextmanager
-    async def _ask(
+    async def _fetch(
         self,
         method: str,
         path: str,
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        sent = dict(headers or {})
-        if data is not None:
-            sent["content-type"] = "application/json"
-        try:
-            async with self._session.request(
-                method, self._url + path, data=data, headers=sent
-            ) as response:
-                if response.status >= 400:
-                    raise _refusal(response.status, await response.read())
-                yield response
-        except TimeoutError as error:
-            if isinstance(error, aiohttp.ConnectionTimeoutError):
-                raise EngineUnavailable("the engine does not answer; try again later") from error
+    ) -> bytes:
+        """The whole answer."""
+        with _TRANSLATED:
+            async with self._ask(method, path, data, headers or {}) as response:
+                body = await response.read()
+        if response.status >= 400:
+            raise _refusal(response.status, body)
+        return body
+
+    def _ask(
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        sent = {**headers, "content-type": "application/json"} if data is not None else headers
+        return self._session.request(method, self._url + path, data=data, headers=sent)
+
+
+class _Translated:
+    """A block in which aiohttp's errors become ours."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            raise EngineUnavailable("the engine does not answer; try again later") from error
+        if isinstance(error, TimeoutError):
             raise EngineTimeout("the engine took too long; try again later") from error
-        except aiohttp.ClientError as error:
+        if isinstance(error, aiohttp.ClientError):
             raise EngineUnavailable("the engine is down; try again later") from error
+
+
+_TRANSLATED = _Translated()
 
 
 def _refusal(status: int, body: bytes) -> GatewayError:

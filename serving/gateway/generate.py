@@ -52,12 +52,13 @@ class Generator:
         self, task: Task, request: BaseModel, headers: Mapping[str, str]
     ) -> tuple[dict[str, Any], str]:
         """The model's decisions, and the checked answer that they make."""
-        part = task.output(request).part(self._tail)
+        prompt, output = task.ask(request)
+        part = output.part(self._tail)
         async with self._admission.place(task.name):
             with self._telemetry.stage("engine", task.name):
                 completion = await self._engine.complete(
                     model=task.name,
-                    prompt=task.prompt(request) + part.prefix,
+                    prompt=prompt + part.prefix,
                     max_tokens=part.max_tokens,
                     regex=part.regex,
                     headers=headers,
