@@ -36,7 +36,8 @@ class EngineSettings(BaseSettings):
     engine_port: int = Field(default=8001, ge=1, le=65535)
     """Port the engine listens on."""
     engine_api_servers: int = Field(default=1, ge=1)
-    """Processes that read requests and write answers for the engine core."""
+    """Processes that read requests and write answers for the engine core. One is enough until its
+    core is full; on two cores in all a second one gained nothing (``make bench``)."""
     engine_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic; ``auto`` takes the model's own."""
     engine_max_model_len: int = Field(default=2048, ge=256)
