@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -28,7 +29,7 @@ from loadtests.report import RESULTS, machine, markdown, percentile, save, show
 from loadtests.stack import ROOT
 
 PERCENTILES = (50, 95, 99)
-OUTCOMES = ("good", "late", "wrong", "failed", "left")
+OUTCOMES = ("good", "late", "wrong", "failed", "left", "broke")
 STOP_SECONDS = 30
 """What is under way when the time is over may still end."""
 
@@ -147,12 +148,20 @@ def run_locust(plan: Plan, url: str, folder: Path, processes: int, web: bool) ->
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--host", url]
     command += ["--csv", str(folder / "locust"), "--html", str(folder / "report.html")]
     command += ["--stop-timeout", str(STOP_SECONDS), "--loglevel", "WARNING"]
-    command += [] if web else ["--headless", "--only-summary"]
+    if web:
+        host = os.environ.get("LOCUST_WEB_HOST", "127.0.0.1")
+        port = os.environ.get("LOCUST_WEB_PORT", "8089")
+        command += ["--web-host", host, "--web-port", port]
+        print(f"Locust's page: http://{host}:{port}; Ctrl-C ends the test and counts", flush=True)
+    else:
+        command += ["--headless", "--only-summary"]
     if processes > 1:
         command += ["--processes", str(processes)]
     path = folder / "counts.json"
     environment = {**os.environ, **plan.store(), COUNTS_FILE: str(path), "PYTHONPATH": str(ROOT)}
-    code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as locust:
+        signal.signal(signal.SIGINT, lambda *_: None)  # Locust gets it too, and ends well
+        code = locust.wait()
     if code != 0 or not path.exists():
         sys.exit(f"load: Locust ended with {code}; what it said is above")
     counts: Counter[str] = Counter(json.loads(path.read_text(encoding="utf-8")))
@@ -215,9 +224,11 @@ def broken_limits(found: Sequence[Mapping[str, Any]], options: argparse.Namespac
     total = {outcome: sum(stage[outcome] for stage in found) for outcome in OUTCOMES}
     answered = sum(total[outcome] for outcome in ("good", "late", "wrong"))
     asked = answered + total["failed"]
-    if not asked:
-        return ["nothing was asked"]
     words = []
+    if total["broke"]:
+        words.append(f"{total['broke']} requests broke the load test itself, as said above")
+    if not asked:
+        return [*words, "nothing was asked"]
     if total["wrong"]:
         words.append(f"{total['wrong']} answers were wrong")
     if total["failed"] > options.max_failed * asked:
@@ -339,8 +350,10 @@ def main() -> None:
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     (folder / "summary.json").write_text(text, encoding="utf-8")
     draw(plan, found, folder / "load.png")
-    print(f"{table(summary)}\n\n{folder}: report.html, load.png, summary.json, locust_*.csv")
-    if options.publish:
+    print(f"\n{folder}: report.html, load.png, summary.json, locust_*.csv\n")
+    if not options.publish:
+        print(table(summary))
+    else:
         save(options.publish, summary)
         draw(plan, found, RESULTS / f"{options.publish}.png")
         show(options.publish, table(summary))

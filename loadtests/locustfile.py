@@ -40,8 +40,9 @@ COMPLETION_TOKENS = 24
 JSON = {"content-type": "application/json"}
 
 counts: Counter[str] = Counter()
-"""By ``stage|kind|what``: outcomes (good, late, wrong, failed, left), requests that were told to
-wait, tokens, and answer times in whole milliseconds (``ms 12``)."""
+"""By ``stage|kind|what``: outcomes (good, late, wrong, failed, left, broke, which is an error of
+this file), requests that were told to wait, tokens, and answer times in whole milliseconds (``ms
+12``)."""
 tokens = EventHook()
 """Fired with ``kind`` and ``number``: tokens that an answer's usage tells."""
 _started = time.monotonic()
@@ -85,6 +86,14 @@ class Asker(FastHttpUser):
             self.ask()
 
     def ask(self) -> None:
+        """One request to its end; an error of this file itself is counted, and Locust tells it."""
+        try:
+            self.ask_and_count()
+        except Exception:
+            note(self.kind, "broke")
+            raise
+
+    def ask_and_count(self) -> None:
         """One request to its end, and what became of it."""
         asked = drawn(self.chance)
         if self.chance.random() < PLAN.leave:
@@ -148,7 +157,7 @@ class Asker(FastHttpUser):
         connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=60)
         path, body = self.body(asked)
         try:
-            connection.request("POST", path, body, JSON)
+            connection.request("POST", path, body.encode(), JSON)
             gevent.sleep(self.chance.uniform(0, LEAVE_SECONDS))
         except OSError:
             note(self.kind, "failed")

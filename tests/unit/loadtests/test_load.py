@@ -119,6 +119,7 @@ def test_the_knee_is_where_more_load_buys_little() -> None:
         ({"good": 100, "ms 10": 100}, {}, None),
         ({}, {}, "nothing"),
         ({"good": 99, "wrong": 1, "ms 10": 100}, {}, "1 answers were wrong"),
+        ({"good": 99, "broke": 1, "ms 10": 99}, {}, "1 requests broke the load test itself"),
         ({"good": 97, "failed": 3, "ms 10": 97}, {}, "3 of 100 requests failed"),
         ({"good": 97, "failed": 3, "ms 10": 97}, {"max_failed": 0.05}, None),
         ({"good": 90, "late": 10, "ms 10": 100}, {}, "only 90 of 100"),
