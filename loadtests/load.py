@@ -12,7 +12,9 @@ import argparse
 import json
 import math
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -103,6 +105,7 @@ def parser() -> Parser:
     add("--deadline", type=_positive, default=2.0, help="seconds; later is late (%(default)s)")
     add("--seed", type=int, default=1, help="of what is asked")
     add("--processes", type=_whole, default=1, help="Locust workers on this machine")
+    add("--remote-workers", type=_whole, metavar="N", help="Locust workers on other machines")
     add("--out", type=Path, help="the folder that is left (loadtests/runs/<time>)")
     add("--max-failed", type=_share, default=0.01, help="share of requests (%(default)s)")
     add("--min-good", type=_share, default=0.95, help="share of answers (%(default)s)")
@@ -139,8 +142,14 @@ def memory_mb(url: str) -> int | None:
     return round(sum(values) / 1e6) if values else None
 
 
-def run_locust(plan: Plan, url: str, folder: Path, processes: int, web: bool) -> Counter[str]:
+def run_locust(plan: Plan, url: str, folder: Path, options: argparse.Namespace) -> Counter[str]:
     """Run Locust to its end.
+
+    Args:
+        plan: what it does.
+        url: the gateway's.
+        folder: where Locust's own reports are left.
+        options: the command's.
 
     Returns:
         What its users counted (``loadtests.locustfile.counts``).
@@ -148,15 +157,24 @@ def run_locust(plan: Plan, url: str, folder: Path, processes: int, web: bool) ->
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--host", url]
     command += ["--csv", str(folder / "locust"), "--html", str(folder / "report.html")]
     command += ["--stop-timeout", str(STOP_SECONDS), "--loglevel", "WARNING"]
-    if web:
+    if options.web:
         host = os.environ.get("LOCUST_WEB_HOST", "127.0.0.1")
         port = os.environ.get("LOCUST_WEB_PORT", "8089")
         command += ["--web-host", host, "--web-port", port]
         print(f"Locust's page: http://{host}:{port}; Ctrl-C ends the test and counts", flush=True)
     else:
         command += ["--headless", "--only-summary"]
-    if processes > 1:
-        command += ["--processes", str(processes)]
+    if options.remote_workers:
+        command += ["--master", "--expect-workers", str(options.remote_workers)]
+        told = " ".join(f"{name}={shlex.quote(value)}" for name, value in plan.store().items())
+        print(
+            f"waiting for {options.remote_workers} workers; in this repository on their machines:\n"
+            f"{told} .venv/bin/python -m locust -f loadtests/locustfile.py --worker "
+            f"--master-host {socket.gethostname()}",
+            flush=True,
+        )
+    elif options.processes > 1:
+        command += ["--processes", str(options.processes)]
     path = folder / "counts.json"
     environment = {**os.environ, **plan.store(), COUNTS_FILE: str(path), "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=environment) as locust:
@@ -335,7 +353,7 @@ def main() -> None:
     folder = options.out or ROOT / "loadtests" / "runs" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
     memory = [memory_mb(url)]
-    counts = run_locust(plan, url, folder, options.processes, options.web)
+    counts = run_locust(plan, url, folder, options)
     memory.append(memory_mb(url))
     found = stages(plan, counts)
     broken = broken_limits(found, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -76,5 +77,12 @@ class Plan:
 
 
 def stored() -> Plan:
-    """The plan in this process's environment."""
-    return msgspec.json.decode(os.environ[VARIABLE], type=Plan)
+    """The plan in this process's environment.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    try:
+        return msgspec.json.decode(os.environ.get(VARIABLE, ""), type=Plan)
+    except msgspec.DecodeError as error:
+        sys.exit(f"{VARIABLE}: {error}; `python -m loadtests.load` starts Locust, and sets it")

@@ -92,6 +92,32 @@ def test_a_broken_limit_is_an_exit_code(stack: Stack, tmp_path: Path) -> None:
     assert "load: p95 is" in done.stderr
 
 
+def test_workers_from_elsewhere_join_and_are_counted(stack: Stack, tmp_path: Path) -> None:
+    """As they are told to on the command's output; here from the same machine."""
+    log, port = tmp_path / "log", str(free_port())
+    before = answers(stack.url)
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "loadtests.load", "--url", stack.url, "--out", tmp_path,
+             "--remote-workers", "2", "--seconds", "8", "--level", "4", "--mix", "rate=1",
+             "--leave", "0", "--deadline", "10"],
+            cwd=ROOT, stdout=output, stderr=output,
+            env={**os.environ, "LOCUST_MASTER_BIND_PORT": port},
+        )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while "--master-host" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    said = log.read_text().splitlines()[1].replace(".venv/bin/python", sys.executable)
+    worker = f"{said.rpartition(' ')[0]} 127.0.0.1 --master-port {port}"
+    workers = [
+        subprocess.Popen(worker, shell=True, cwd=ROOT, stderr=subprocess.DEVNULL) for _ in range(2)
+    ]
+    assert running.wait(60) == 0, log.read_text()
+    assert [process.wait(30) for process in workers] == [0, 0]
+    assert total(tmp_path, "good") == sum((answers(stack.url) - before).values()) > 10
+
+
 def test_locust_s_own_page_sets_the_load_and_ctrl_c_counts(stack: Stack, tmp_path: Path) -> None:
     # A shell ignores Ctrl-C for what it starts in the background, tests included; children inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
