@@ -132,18 +132,24 @@ load-web: $(VENV)/.installed ## Locust's own page, on port 8089
 bench-gpu: $(VENV)/.installed full-size ## the same on a GPU, up to 512 requests at once
 	@$(BIN)/python -m loadtests.bench --plan gpu
 
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --quiet --no-annotate --no-header
+ON_CPU := --extra engine-cpu --overrides requirements/overrides-cpu.txt \
+	$(if $(FIND_LINKS),--find-links $(FIND_LINKS),--extra-index-url $(TORCH_CPU_INDEX))
+
+# cpu.txt and gpu.txt have everything. The others have an image's part of it, in the same versions; the
+# GPU engine's, what vLLM's own image lacks.
 # Needs network. FIND_LINKS may name a folder with the CPU build of torch.
 lock: ## renew requirements/*.txt from pyproject.toml
 	@$(BIN)/pip install --quiet uv
-	@common="$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --quiet \
-		--no-annotate --no-header --extra gateway --extra train --extra load --extra dashboards --extra test"; \
-	$$common --extra engine-gpu --output-file requirements/gpu.txt && \
-	$$common --extra engine-cpu --overrides requirements/overrides-cpu.txt \
-		$(if $(FIND_LINKS),--find-links $(FIND_LINKS),--extra-index-url $(TORCH_CPU_INDEX)) \
-		--output-file requirements/cpu.txt && \
-	sed -i "/== 'never'/d" requirements/cpu.txt && \
-	$(BIN)/uv pip compile requirements/peers.in --universal --python-version 3.11 --quiet \
-		--no-annotate --no-header --output-file requirements/peers.txt
+	@set -e; \
+	lock() { list=requirements/$$1.txt; $(COMPILE) --output-file $$list "$${@:2}"; sed -i "/== 'never'/d" $$list; }; \
+	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load dashboards image test); }; \
+	part() { lock $$2 pyproject.toml --constraint requirements/$$1.txt --extra image --extra "$${@:3}"; }; \
+	all cpu $(ON_CPU); all gpu --extra engine-gpu; \
+	part cpu gateway gateway; part cpu load load; part cpu engine-cpu engine $(ON_CPU); part gpu engine-gpu engine; \
+	grep '^vllm==' requirements/gpu.txt | $(COMPILE) - --constraint requirements/gpu.txt > $(VENV)/vllm.txt; \
+	sed -i -f <(sed 's|.*|\\#^&$$#d|' $(VENV)/vllm.txt) requirements/engine-gpu.txt; \
+	lock peers requirements/peers.in
 
 clean: ## remove the environment and everything that was made from source
 	rm -rf $(VENV) .prometheus dataset/data finetune/runs .mypy_cache .ruff_cache .pytest_cache

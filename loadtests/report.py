@@ -7,6 +7,8 @@ import json
 import math
 import os
 import platform
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,8 +17,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
 from tabulate import tabulate
 
 from loadtests.stack import ROOT
@@ -30,8 +30,12 @@ def machine(*packages: str) -> dict[str, str]:
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line for line in info if line.startswith("model name")), "model name: unknown")
     found = f"{len(os.sched_getaffinity(0))} cores of {model.partition(':')[2].strip()}"
-    if torch.cuda.is_available():
-        found = f"{torch.cuda.get_device_name()}, {found}"
+    if shutil.which("nvidia-smi"):
+        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        names = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split(
+            "\n"
+        )
+        found = ", ".join([*filter(None, names), found])
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": found,
@@ -83,6 +87,8 @@ def _version(*names: str) -> str:
 
 
 def _parameters(base: Path) -> int:
+    from safetensors import safe_open  # the load test's image is without
+
     with safe_open(base / "model.safetensors", framework="numpy") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 

@@ -7,7 +7,7 @@ import sys
 
 from serving.contract.lock import Lock, LockError
 from serving.engine.command import arguments, environment
-from serving.engine.preflight import PreflightError, locate_base, preflight
+from serving.engine.preflight import PreflightError, check_machine, locate_base, preflight
 from serving.engine.settings import EngineSettings
 from serving.instruments import FOLDER, new_folder
 from serving.startup import StartError, check_port, load, trace_target
@@ -28,10 +28,11 @@ def main() -> None:
         lock = Lock.load(settings.adapters)
         base = locate_base(settings.model, lock.base.revision)
         rank = preflight(base, settings.adapters, lock)
+        gpu = has_gpu()
+        check_machine(settings.engine_device, gpu)
         folder = new_folder()
     except (PreflightError, LockError, StartError) as error:
         sys.exit(f"engine: {error}")
-    gpu = has_gpu()
     print(
         f"engine: {lock.base.name} with adapters {', '.join(lock.adapters)} on "
         f"{'GPU' if gpu else 'CPU'}, port {settings.engine_port}; loading",

@@ -44,6 +44,8 @@ def arguments(
         "--host": settings.engine_host,
         "--port": settings.engine_port,
         "--api-server-count": settings.engine_api_servers,
+        "--data-parallel-size": settings.engine_data_parallel,
+        "--shutdown-timeout": settings.engine_drain_seconds,
         "--dtype": settings.engine_dtype,
         "--max-model-len": settings.engine_max_model_len,
         "--max-num-seqs": settings.engine_max_num_seqs,

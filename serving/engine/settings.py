@@ -38,6 +38,15 @@ class EngineSettings(BaseSettings):
     engine_api_servers: int = Field(default=1, ge=1)
     """Processes that read requests and write answers for the engine core. One is enough until its
     core is full; on two cores in all a second one gained nothing (``make bench``)."""
+    engine_device: Literal["auto", "gpu"] = "auto"
+    """``gpu`` refuses to start without a GPU (as the GPU image does); ``auto`` takes one if it is
+    there."""
+    engine_data_parallel: int = Field(default=1, ge=1)
+    """Copies of the model, each on a GPU of its own, behind one port. vLLM spreads requests over
+    them."""
+    engine_drain_seconds: int = Field(default=20, ge=1)
+    """How long requests may go on after SIGTERM. vLLM answers none of those it drops then: their
+    connections stay open until it is killed."""
     engine_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic; ``auto`` takes the model's own."""
     engine_max_model_len: int = Field(default=2048, ge=256)

@@ -18,7 +18,13 @@ from loadtests.stack import free_port
 from serving.contract.lock import Lock, LockError, sha256
 from serving.contract.tasks import TASKS
 from serving.engine.command import arguments, environment
-from serving.engine.preflight import PreflightError, locate_base, preflight
+from serving.engine.preflight import (
+    SHARED_MEMORY,
+    PreflightError,
+    check_machine,
+    locate_base,
+    preflight,
+)
 from serving.engine.settings import DEMO, EngineSettings
 from serving.startup import StartError, TraceTarget, check_port
 
@@ -245,3 +251,17 @@ def test_the_command_line_names_base_adapters_and_backend() -> None:
     assert traced["OTEL_SERVICE_NAME"] == "routine-engine"
     assert "VLLM_CPU_KVCACHE_SPACE" in environment(settings, gpu=False, traces=None)
     assert "VLLM_CPU_KVCACHE_SPACE" not in environment(settings, gpu=True, traces=None)
+
+
+def test_a_gpu_that_is_not_there_is_one_line() -> None:
+    check_machine("gpu", gpu=True)
+    check_machine("auto", gpu=False)
+    with pytest.raises(PreflightError, match=r"ENGINE_DEVICE=gpu, but no NVIDIA GPU .* --gpus all"):
+        check_machine("gpu", gpu=False)
+
+
+def test_too_little_shared_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")._replace(free=2**20)
+    monkeypatch.setattr("serving.engine.preflight.shutil.disk_usage", {SHARED_MEMORY: usage}.get)
+    with pytest.raises(PreflightError, match=r"/dev/shm has less than 16 MiB left: .*--shm-size"):
+        check_machine("auto", gpu=False)
