@@ -45,20 +45,25 @@ def wait_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> float:
 
 @contextmanager
 def served(
-    command: Sequence[str], ready: str, log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    ready: str,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server that has begun to answer, until the block ends; then its children end too.
 
     Args:
-        command: what starts it, in the project's root.
+        command: what starts it.
         ready: an address that answers 200 once it is.
         log: file for its output.
         environment: all of it; None for this process's own.
+        folder: where it starts.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -34,7 +34,7 @@ class NoProgress(Exception):
     """The engine stands still: the message says where."""
 
 
-def cores(url: str) -> dict[str, Mapping[str, float]]:
+def cores(url: str) -> Mapping[str, Mapping[str, float]]:
     """By engine core, its steps so far and its running requests.
 
     Raises:

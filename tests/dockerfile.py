@@ -1,0 +1,144 @@
+"""Does what a Dockerfile says, without Docker: its steps, in a folder, as this user.
+
+The folder stands for the file systems of all stages at once, since they write to different places.
+A virtual environment stands for the base image's Python. What takes root (Debian's packages, users)
+is left out and listed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dockerfile_parse import DockerfileParser
+
+from loadtests.stack import ROOT
+
+OURS = re.compile(r"(?<![\w/.])/(opt/venv|opt/routine|requirements|wheel|src|cache|app)\b")
+"""Folders of the images that this project makes."""
+OF_ROOT = re.compile(r"\b(apt-get|useradd)\b")
+MOUNT = re.compile(r"--mount=(\S+)\s*")
+WITHOUT_EFFECT_HERE = {"LABEL", "USER", "EXPOSE", "VOLUME", "STOPSIGNAL", "COMMENT"}
+
+
+@dataclass
+class Stage:
+    """What a stage has come to."""
+
+    environment: dict[str, str]
+    folder: str = "/"
+    entrypoint: list[str] = field(default_factory=list)
+    command: list[str] = field(default_factory=list)
+    health: list[str] = field(default_factory=list)
+
+
+class Build:
+    """A Dockerfile's stages, taken under ``root``.
+
+    Args:
+        path: the Dockerfile's; the repository is its context.
+        root: an empty folder.
+        python: what stands for the Python of base images; None for an environment without packages.
+    """
+
+    def __init__(self, path: Path, root: Path, python: Path | None = None) -> None:
+        self.root, self.of_root = root, list[str]()
+        if python is None:
+            subprocess.run([sys.executable, "-m", "venv", root / "base"], check=True)
+            python = root / "base"
+        self._python = python
+        self._built: dict[str, Stage] = {}
+        self._steps: dict[str, list[tuple[str, str]]] = {}
+        name = ""
+        for step in DockerfileParser(fileobj=io.BytesIO(path.read_bytes())).structure:
+            if step["instruction"] == "FROM":
+                name = step["value"].split(" AS ")[1]
+            self._steps.setdefault(name, []).append((step["instruction"], step["value"]))
+
+    def stage(self, name: str) -> Stage:
+        """Take a stage's steps, once, and first those of the stages it needs."""
+        if name not in self._built:
+            (_, start), *steps = self._steps[name]
+            parent = start.split(" AS ")[0]
+            if parent in self._steps:
+                old = self.stage(parent)
+                stage = Stage({**old.environment}, old.folder)
+            else:
+                stage = Stage({"PATH": f"{self._python}/bin:/usr/bin:/bin"})
+            for kind, value in steps:
+                self._take(stage, kind, value)
+            self._built[name] = stage
+        return self._built[name]
+
+    def here(self, text: str) -> str:
+        """``text`` with the images' folders where they are on this machine."""
+        return OURS.sub(lambda found: f"{self.root}{found[0]}", text)
+
+    def _take(self, stage: Stage, kind: str, value: str) -> None:
+        match kind:
+            case "ENV" | "ARG":
+                for assignment in value.split():
+                    key, _, text = assignment.partition("=")
+                    path = stage.environment["PATH"]
+                    stage.environment[key] = self.here(text).replace("$PATH", path)
+            case "WORKDIR":
+                stage.folder = self.here(value)
+                Path(stage.folder).mkdir(parents=True, exist_ok=True)
+            case "COPY":
+                self._copy(stage, value.split())
+            case "RUN":
+                self._run(stage, value)
+            case "ENTRYPOINT":
+                stage.entrypoint = json.loads(value)
+            case "CMD":
+                stage.command = json.loads(value)
+            case "HEALTHCHECK":
+                stage.health = json.loads(value.partition("CMD ")[2])
+            case _:
+                assert kind in WITHOUT_EFFECT_HERE, kind
+
+    def _copy(self, stage: Stage, words: list[str]) -> None:
+        *sources, target = words
+        if sources[0].startswith("--from="):
+            self.stage(sources.pop(0).removeprefix("--from="))
+            assert sources == [target]  # it is there already: stages share the folder
+            assert Path(self.here(target)).is_dir()
+            return
+        let_in = {
+            line[1:] for line in (ROOT / ".dockerignore").read_text().split("\n") if line[:1] == "!"
+        }
+        place = Path(stage.folder, target)
+        for pattern in sources:
+            assert pattern.split("/")[0] in let_in, f"{pattern} is not in the context"
+            found = list(ROOT.glob(pattern))
+            assert found, pattern
+            for source in found:
+                if source.is_dir():
+                    shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    place.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(source, place)
+
+    def _run(self, stage: Stage, value: str) -> None:
+        for mount in MOUNT.findall(value):
+            fields = dict(part.split("=", 1) for part in mount.split(","))
+            if fields["type"] == "bind":
+                assert fields["source"] == fields["target"]
+                self.stage(fields["from"])
+        script = MOUNT.sub("", value).strip()
+        if OF_ROOT.search(script):
+            self.of_root.append(" ".join(script.split()))
+            return
+        subprocess.run(
+            ["bash", "-euc", self.here(script)],
+            cwd=stage.folder,
+            env={**os.environ, **stage.environment},
+            check=True,
+        )
