@@ -45,15 +45,13 @@ class Build:
     Args:
         path: the Dockerfile's; the repository is its context.
         root: an empty folder.
-        python: what stands for the Python of base images; None for an environment without packages.
+        vllm: an environment that stands for vLLM's image.
     """
 
-    def __init__(self, path: Path, root: Path, python: Path | None = None) -> None:
+    def __init__(self, path: Path, root: Path, vllm: Path | None = None) -> None:
         self.root, self.of_root = root, list[str]()
-        if python is None:
-            subprocess.run([sys.executable, "-m", "venv", root / "base"], check=True)
-            python = root / "base"
-        self._python = python
+        self._bases = {"${PYTHON_IMAGE}": root / "python", "${VLLM_IMAGE}": vllm}
+        subprocess.run([sys.executable, "-m", "venv", root / "python"], check=True)
         self._built: dict[str, Stage] = {}
         self._steps: dict[str, list[tuple[str, str]]] = {}
         name = ""
@@ -71,7 +69,7 @@ class Build:
                 old = self.stage(parent)
                 stage = Stage({**old.environment}, old.folder)
             else:
-                stage = Stage({"PATH": f"{self._python}/bin:/usr/bin:/bin"})
+                stage = Stage({"PATH": f"{self._bases[parent]}/bin:/usr/bin:/bin"})
             for kind, value in steps:
                 self._take(stage, kind, value)
             self._built[name] = stage

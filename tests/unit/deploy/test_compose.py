@@ -52,7 +52,7 @@ def test_docker_compose_reads_it_where_there_is_one() -> None:
         ).returncode
     ):
         pytest.skip("no docker compose on this machine")
-    command = ["docker", "compose", "-f", COMPOSE, "--profile", "*", "config", "--quiet"]
+    command = ["docker", "compose", "-f", str(COMPOSE), "--profile", "*", "config", "--quiet"]
     bare = {name: value for name, value in os.environ.items() if name != "GRAFANA_PASSWORD"}
     subprocess.run(command, env={**bare, "GRAFANA_PASSWORD": "secret"}, check=True)
     done = subprocess.run(command, env=bare, capture_output=True, text=True, check=False)
