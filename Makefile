@@ -74,7 +74,7 @@ $(VENV)/.prometheus: $(VENV)/.installed
 $(VENV)/.wrk: $(VENV)/.installed
 	$(call unpack,wrk,wrk libluajit2-5.1-2,the gateway cannot be measured)
 
-dashboards: $(VENV)/.installed ## write Grafana's dashboard and the table of metrics
+dashboards: $(VENV)/.installed ## write Grafana's dashboard, the table of metrics, the operator's rules
 	@$(BIN)/python -m deploy.observability.dashboard
 
 dashboard-preview: $(VENV)/.installed $(VENV)/.prometheus ## draw the overview from a short load

@@ -1,6 +1,5 @@
-"""Writes the Grafana dashboard and the table of metrics: ``make dashboards``.
-
-Both are committed; a test fails when they are not what this module writes.
+"""Writes the Grafana dashboard, the table of metrics and the Prometheus operator's rules:
+``make dashboards``. They are committed; a test fails when they are not what this module writes.
 """
 
 from __future__ import annotations
@@ -8,6 +7,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import yaml
 from grafana_foundation_sdk.builders import dashboard as grafana
 from grafana_foundation_sdk.builders import prometheus, stat, timeseries
 from grafana_foundation_sdk.builders.common import (
@@ -33,6 +33,7 @@ from serving.instruments import Described
 HERE = Path(__file__).parent
 DASHBOARD = HERE / "grafana" / "dashboards" / "routine.json"
 TABLE = HERE / "metrics.md"
+OPERATOR_RULES = HERE.parent / "kubernetes" / "base" / "rules.yaml"
 SOURCE = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 ROWS = (
@@ -182,10 +183,25 @@ def metrics_table() -> str:
     )
 
 
+def operator_rules() -> str:
+    """The recording rules and alerts as the Prometheus operator's PrometheusRule."""
+    files = sorted((HERE / "rules").glob("*.yml"))
+    groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
+    resource = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "routine"},
+        "spec": {"groups": groups},
+    }
+    text: str = yaml.safe_dump(resource, sort_keys=False, allow_unicode=True, width=120)
+    return "# Written by `make dashboards` from deploy/observability/rules.\n" + text
+
+
 def main() -> None:
     DASHBOARD.write_text(dashboard_json())
     TABLE.write_text(metrics_table())
-    sys.stdout.write(f"wrote {DASHBOARD} and {TABLE}\n")
+    OPERATOR_RULES.write_text(operator_rules())
+    sys.stdout.write(f"wrote {DASHBOARD}, {TABLE} and {OPERATOR_RULES}\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,14 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from deploy.observability.dashboard import DASHBOARD, TABLE, dashboard_json, metrics_table
+from deploy.observability.dashboard import (
+    DASHBOARD,
+    OPERATOR_RULES,
+    TABLE,
+    dashboard_json,
+    metrics_table,
+    operator_rules,
+)
 from deploy.observability.preview import panels
 from deploy.observability.prometheus import HERE, HINT, configuration, tool
 from serving.contract.tasks import TASKS
@@ -89,6 +96,7 @@ def test_metrics_are_named_as_prometheus_wants_it() -> None:
 def test_dashboard_and_table_are_what_the_code_writes() -> None:
     assert DASHBOARD.read_text() == dashboard_json(), "run make dashboards"
     assert TABLE.read_text() == metrics_table(), "run make dashboards"
+    assert OPERATOR_RULES.read_text() == operator_rules(), "run make dashboards"
 
 
 def test_every_panel_says_what_it_shows_in_which_unit_and_where_it_is_bad() -> None:

@@ -1,0 +1,204 @@
+"""The manifests as kustomize puts them together: Kubernetes' own schemas, this project's rules."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from loadtests.stack import ROOT
+from serving.contract.tasks import TASKS
+from serving.engine.metrics import DrafterMetrics
+from serving.engine.settings import EngineSettings
+from serving.gateway.metrics import Metrics
+from serving.gateway.settings import GatewaySettings
+
+MANIFESTS = ROOT / "deploy" / "kubernetes"
+PARTS = "gateway", "engine"
+OTHERS_KINDS = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
+"""Of KEDA and the Prometheus operator: Kubernetes has no schema for them."""
+NAME = "app.kubernetes.io/name"
+
+Resource = dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=["base", "gpu"])
+def resources(request: pytest.FixtureRequest) -> list[Resource]:
+    """All that an overlay applies."""
+    if not shutil.which("kubectl"):
+        pytest.skip("kubectl, which has kustomize in it, is not on this machine")
+    command = ["kubectl", "kustomize", str(MANIFESTS / request.param)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def named(resources: list[Resource], kind: str, name: str) -> Resource:
+    (found,) = [r for r in resources if (r["kind"], r["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+def pod(resources: list[Resource], part: str) -> Resource:
+    found: Resource = named(resources, "Deployment", part)["spec"]["template"]["spec"]
+    return found
+
+
+def container(resources: list[Resource], part: str) -> Resource:
+    (found,) = pod(resources, part)["containers"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_kubernetes_schemas(resources: list[Resource]) -> None:
+    kinds = set()
+    for resource in resources:
+        if resource["kind"] in OTHERS_KINDS:
+            kinds.add(resource["kind"])
+        else:
+            kubernetes_validate.validate(resource, "1.37", strict=True)
+    assert kinds == OTHERS_KINDS
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_pods_have_few_rights(resources: list[Resource], part: str) -> None:
+    """Those of Kubernetes' "restricted" standard, and a root file system that cannot be written."""
+    whole, inner = (pod(resources, part), container(resources, part))
+    assert whole["securityContext"]["runAsNonRoot"] and whole["securityContext"]["runAsUser"] > 0
+    assert whole["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert whole["automountServiceAccountToken"] is False
+    assert inner["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    written = {m["mountPath"] for m in inner["volumeMounts"] if not m.get("readOnly")}
+    assert {"/tmp", "/cache"} <= written
+    labels = named(resources, "Namespace", "routine")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_services_set_no_variables(resources: list[Resource], part: str) -> None:
+    """Kubernetes would set ENGINE_PORT=tcp://... for the Service ``engine``."""
+    assert pod(resources, part)["enableServiceLinks"] is False
+    settings = {
+        "engine": {name.upper() for name in EngineSettings.model_fields} | {"HF_TOKEN"},
+        "gateway": {"ENGINE_URL"}
+        | {f"GATEWAY_{name.upper()}" for name in GatewaySettings.model_fields},
+    }
+    assert {v["name"] for v in container(resources, part)["env"]} <= settings[part]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_probes(resources: list[Resource], part: str) -> None:
+    inner = container(resources, part)
+    paths = [
+        inner[probe].get("httpGet", {}).get("path")
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe")
+    ]
+    if part == "gateway":
+        assert paths == ["/healthz", "/readyz", "/healthz"]
+        return
+    assert paths == ["/health", "/health", None]
+    command = inner["livenessProbe"]["exec"]["command"]
+    dockerfile = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
+    assert f"CMD {json.dumps(command)}" in dockerfile
+    start = inner["startupProbe"]
+    assert start["periodSeconds"] * start["failureThreshold"] >= 300
+
+
+def test_what_goes_drains(resources: list[Resource]) -> None:
+    """Load balancers hear of it first; then what was begun is ended."""
+    work = {
+        "gateway": GatewaySettings.model_fields["engine_timeout_seconds"].default,
+        "engine": EngineSettings.model_fields["engine_drain_seconds"].default,
+    }
+    for part, seconds in work.items():
+        before = container(resources, part)["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert before >= 5
+        assert pod(resources, part)["terminationGracePeriodSeconds"] >= before + seconds
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_services_and_budgets_select_the_pods(resources: list[Resource], part: str) -> None:
+    deployment = named(resources, "Deployment", part)["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    assert deployment["selector"]["matchLabels"].items() <= labels.items()
+    service = named(resources, "Service", part)["spec"]
+    assert service["selector"].items() <= labels.items()
+    assert {p["targetPort"] for p in service["ports"]} == {
+        p["name"] for p in container(resources, part)["ports"]
+    }
+    budget = named(resources, "PodDisruptionBudget", part)["spec"]
+    assert budget["selector"]["matchLabels"].items() <= labels.items()
+    (spread,) = pod(resources, part)["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_only_the_gateway_and_prometheus_reach_the_engine(resources: list[Resource]) -> None:
+    nobody = named(resources, "NetworkPolicy", "nobody")["spec"]
+    assert nobody == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    policies = [r for r in resources if r["kind"] == "NetworkPolicy"]
+    of_engine = [
+        r for r in policies if r["spec"]["podSelector"].get("matchLabels") == {NAME: "engine"}
+    ]
+    ((rule,),) = [policy["spec"]["ingress"] for policy in of_engine]
+    assert [source["podSelector"]["matchLabels"] for source in rule["from"]] == [
+        {NAME: "gateway"},
+        {NAME: "prometheus"},
+    ]
+
+
+def test_scaling_follows_metrics_that_exist(resources: list[Resource]) -> None:
+    pods = named(resources, "HorizontalPodAutoscaler", "gateway")["spec"]
+    queue = named(resources, "ScaledObject", "engine")["spec"]
+    for spec, part in ((pods, "gateway"), (queue, "engine")):
+        target = spec["scaleTargetRef"]
+        assert named(resources, target["kind"], target["name"])["metadata"]["name"] == part
+        assert "replicas" not in named(resources, "Deployment", part)["spec"]
+    (trigger,) = queue["triggers"]
+    asked = set(re.findall(r"\w+:?\w*(?=\))", trigger["metadata"]["query"]))
+    ours = {m.name for m in Metrics("derive").described + DrafterMetrics(TASKS).described}
+    assert len(asked) == 2 and asked <= ours | {"vllm:num_requests_waiting"}
+    assert pods["minReplicas"] >= 2 and queue["minReplicaCount"] >= 1
+
+
+def test_prometheus_finds_both(resources: list[Resource]) -> None:
+    monitor = named(resources, "ServiceMonitor", "routine")["spec"]
+    (choice,) = monitor["selector"]["matchExpressions"]
+    (endpoint,) = monitor["endpoints"]
+    for part in PARTS:
+        service = named(resources, "Service", part)
+        assert service["metadata"]["labels"][choice["key"]] in choice["values"]
+        assert service["metadata"]["labels"][monitor["jobLabel"]] == part  # the rules' job
+        assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+def test_secrets_are_named_not_told(resources: list[Resource]) -> None:
+    told = [v for part in PARTS for v in container(resources, part)["env"]]
+    secret = [v for v in told if re.search("TOKEN|KEY|PASSWORD|SECRET", v["name"])]
+    assert [v["name"] for v in secret] == ["HF_TOKEN"]
+    assert all("value" not in v and v["valueFrom"]["secretKeyRef"] for v in secret)
+
+
+def test_images_are_those_of_compose(resources: list[Resource]) -> None:
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    limits = container(resources, "engine")["resources"]["limits"]
+    kind = "gpu" if "nvidia.com/gpu" in limits else "cpu"
+    assert container(resources, "gateway")["image"] == compose["gateway"]["image"]
+    assert container(resources, "engine")["image"] == compose[f"engine-{kind}"]["image"]
+
+
+def test_the_engine_has_its_model_its_cache_and_shared_memory(resources: list[Resource]) -> None:
+    volumes = {volume["name"]: volume for volume in pod(resources, "engine")["volumes"]}
+    mounts = {m["mountPath"]: m for m in container(resources, "engine")["volumeMounts"]}
+    claim = volumes[mounts["/models"]["name"]]["persistentVolumeClaim"]["claimName"]
+    assert mounts["/models"]["readOnly"]
+    assert named(resources, "PersistentVolumeClaim", claim)
+    assert volumes[mounts["/dev/shm"]["name"]]["emptyDir"]["medium"] == "Memory"
+    assert "emptyDir" in volumes[mounts["/cache"]["name"]]
