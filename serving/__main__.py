@@ -12,16 +12,22 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Mapping
 
 from honcho.manager import Manager
 
 
-def main() -> None:
+def together(modules: Mapping[str, str]) -> None:
+    """Run Python modules until one ends; then end the others, and this process.
+
+    Args:
+        modules: by what they are called in the log.
+    """
     manager = Manager()
     python = shlex.quote(sys.executable)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    for part in ("engine", "gateway"):
-        manager.add_process(part, f"exec {python} -m serving.{part}", env=environment)
+    for name, module in modules.items():
+        manager.add_process(name, f"exec {python} -m {module}", env=environment)
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     manager.loop()
     # vLLM's API server ends with 0 when its engine core dies; here nothing ends well by itself.
@@ -29,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    together({"engine": "serving.engine", "gateway": "serving.gateway"})

@@ -1,0 +1,82 @@
+"""The engine as a Ray Serve application: replicas of vLLM with its own API, behind Serve's proxy.
+
+Options, checks and environment are those of an engine alone (``serving.engine``); how many replicas
+there are and what each is given is in the Serve configuration beside this file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.llm import LLMConfig
+from ray.serve.llm.deployment import LLMServer
+
+from deploy.ray.versions import check_versions
+from serving.contract.lock import Lock
+from serving.engine.command import arguments, environment
+from serving.engine.preflight import locate_base, preflight
+from serving.engine.settings import EngineSettings
+from serving.startup import load
+
+NOT_OF_AN_ENGINE = {"model", "served_model_name", "host", "port", "distributed_executor_backend"}
+"""vLLM's options that are Ray Serve's to give."""
+
+
+class Engine(LLMServer):
+    """A replica, which ends at once when its engine is dead: Serve itself waits for three failed
+    health checks, and sends it requests until then."""
+
+    async def check_health(self) -> None:
+        try:
+            await super().check_health()
+        except Exception:  # noqa: BLE001 (whatever it is, a replica that is not well must go)
+            os._exit(1)
+
+
+def engine_options(command: list[str]) -> dict[str, Any]:
+    """vLLM's options, of a command line, as ``LLMConfig`` takes them: those that are not its
+    defaults, by name."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.cli_args import FrontendArgs, make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = make_arg_parser(FlexibleArgumentParser())
+    given, default = (vars(parser.parse_args(words)) for words in (command, []))
+    known = {field.name for part in (AsyncEngineArgs, FrontendArgs) for field in fields(part)}
+    return {
+        name: value
+        for name, value in given.items()
+        if value != default[name] and name in known - NOT_OF_AN_ENGINE
+    }
+
+
+def build(options: dict[str, Any]) -> Application:
+    """The application that a Serve configuration names.
+
+    Args:
+        options: ``bundle``, the resources of a replica by Ray's names.
+
+    Raises:
+        ValueError: versions, settings, model or adapters do not belong together.
+    """
+    check_versions()
+    settings = load(EngineSettings)
+    lock = Lock.load(settings.adapters)
+    base = locate_base(settings.model, lock.base.revision)
+    rank = preflight(base, settings.adapters, lock)
+    gpu = "GPU" in options["bundle"]
+    command = arguments(settings, base, lock, rank, gpu, None)
+    config = LLMConfig(
+        model_loading_config={"model_id": lock.base.name, "model_source": str(base)},
+        engine_kwargs=engine_options(command[command.index("serving.engine.serve") + 1 :]),
+        deployment_config={"ray_actor_options": {"num_cpus": 0}},  # the bundle has all
+        placement_group_config={"bundles": [options["bundle"]]},
+        accelerator_config=None if gpu else {"kind": "cpu"},
+        runtime_env={"env_vars": environment(settings, gpu, None)},
+    )
+    deployment = serve.deployment(serve.ingress()(Engine))
+    return deployment.options(name="Engine", **Engine.get_deployment_options(config)).bind(config)

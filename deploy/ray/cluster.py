@@ -1,0 +1,71 @@
+"""A Ray cluster of this machine alone, with the engine on it: ``python -m deploy.ray.cluster``.
+
+What a cluster of several machines is given by KubeRay (``rayservice.yaml``), this gives itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from deploy.ray.versions import check_versions
+from serving.startup import StartError, check_port, load
+
+HERE = Path(__file__).parent
+
+
+class ClusterSettings(BaseSettings):
+    """Environment variables in capitals, as the engine's."""
+
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, frozen=True)
+
+    engine_port: int = Field(default=8001, ge=1, le=65535)
+    """Port of Serve's proxy."""
+    serve_config: Path = HERE / "cpu.yaml"
+    """A Serve configuration: how many replicas, and what each is given."""
+
+
+def configuration(settings: ClusterSettings) -> dict[str, Any]:
+    """The Serve configuration, for this machine alone.
+
+    Raises:
+        StartError: there is none.
+    """
+    try:
+        found: dict[str, Any] = yaml.safe_load(settings.serve_config.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise StartError(f"SERVE_CONFIG={settings.serve_config}: {error}") from error
+    return {**found, "http_options": {"host": "127.0.0.1", "port": settings.engine_port}}
+
+
+def main() -> None:
+    try:
+        settings = load(ClusterSettings)
+        check_versions()
+        check_port("127.0.0.1", settings.engine_port, "ENGINE_PORT")
+        config = configuration(settings)
+    except StartError as error:
+        sys.exit(f"cluster: {error}")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+    from ray.serve.scripts import cli
+
+    ray.init(address="local", include_dashboard=False, namespace="serve", log_to_driver=True)
+    # Its processes die with this one; what they were doing, nobody waits for.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(config, file)
+        file.flush()
+        cli(["run", file.name])
+
+
+if __name__ == "__main__":
+    main()
