@@ -14,7 +14,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve monitor test lint environment prometheus dashboards dashboard-preview dataset demo-model full-size evaluate figures bench bench-gateway bench-gpu load load-saturate load-soak load-web lock clean
+.PHONY: help serve serve-cluster monitor test lint environment prometheus dashboards dashboard-preview dataset demo-model full-size evaluate figures bench bench-gateway bench-gpu load load-saturate load-soak load-web lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ help: ## show this list
 
 serve: $(VENV)/.installed ## run engine and gateway; Ctrl-C stops both
 	@exec $(BIN)/python -m serving
+
+serve-cluster: $(VENV)/.installed ## the same with the engine on Ray Serve: two replicas on this machine
+	@exec $(BIN)/python -m deploy.ray
 
 monitor: $(VENV)/.installed $(VENV)/.prometheus ## run Prometheus beside the service; Ctrl-C stops it
 	@exec $(BIN)/python -m deploy.observability.prometheus
@@ -143,7 +146,7 @@ lock: ## renew requirements/*.txt from pyproject.toml
 	@$(BIN)/pip install --quiet uv
 	@set -e; \
 	lock() { list=requirements/$$1.txt; $(COMPILE) --output-file $$list "$${@:2}"; sed -i "/== 'never'/d" $$list; }; \
-	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load dashboards image test); }; \
+	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load cluster dashboards image test); }; \
 	part() { lock $$2 pyproject.toml --constraint requirements/$$1.txt --extra image --extra "$${@:3}"; }; \
 	all cpu $(ON_CPU); all gpu --extra engine-gpu; \
 	part cpu gateway gateway; part cpu load load; part cpu engine-cpu engine $(ON_CPU); part gpu engine-gpu engine; \

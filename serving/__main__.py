@@ -1,38 +1,8 @@
-"""Run engine and gateway together: ``python -m serving``.
-
-Both or none: when either stops, for whatever reason, the other is stopped too and this process
-ends with an exit code other than 0. Ctrl-C, SIGTERM and a closed terminal stop both; only SIGKILL
-of this very process leaves them running. Restarting is for whatever runs this (systemd, a
-container's restart policy).
-"""
+"""Run engine and gateway together: ``python -m serving``."""
 
 from __future__ import annotations
 
-import os
-import shlex
-import signal
-import sys
-from collections.abc import Mapping
-
-from honcho.manager import Manager
-
-
-def together(modules: Mapping[str, str]) -> None:
-    """Run Python modules until one ends; then end the others, and this process.
-
-    Args:
-        modules: by what they are called in the log.
-    """
-    manager = Manager()
-    python = shlex.quote(sys.executable)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    for name, module in modules.items():
-        manager.add_process(name, f"exec {python} -m {module}", env=environment)
-    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    manager.loop()
-    # vLLM's API server ends with 0 when its engine core dies; here nothing ends well by itself.
-    sys.exit(manager.returncode or 1)
-
+from serving.together import together
 
 if __name__ == "__main__":
     together({"engine": "serving.engine", "gateway": "serving.gateway"})

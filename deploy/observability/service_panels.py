@@ -115,9 +115,12 @@ OVERVIEW = (
     Panel(
         "Engine errors",
         "Requests that failed at the engine. Unavailable: down. Fault: it answered what it should "
-        "not. Refused: its 4xx to a completion.",
+        "not. Refused: its 4xx to a completion. Sent again: no client has seen these yet.",
         "reqps",
-        {"{{kind}}": rate("routine_engine_errors_total", f"{G}, {A}", "kind")},
+        {
+            "{{kind}}": rate("routine_engine_errors_total", f"{G}, {A}", "kind"),
+            "sent again": rate("routine_engine_retries_total", f"{G}, {A}"),
+        },
         limits=((0.01, "red"),),
     ),
     Panel(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.__main__ import together
+from serving.together import together
 
 if __name__ == "__main__":
     together({"cluster": "deploy.ray.cluster", "gateway": "serving.gateway"})

@@ -78,5 +78,7 @@ def build(options: dict[str, Any]) -> Application:
         accelerator_config=None if gpu else {"kind": "cpu"},
         runtime_env={"env_vars": environment(settings, gpu, None)},
     )
-    deployment = serve.deployment(serve.ingress()(Engine))
-    return deployment.options(name="Engine", **Engine.get_deployment_options(config)).bind(config)
+    deployment: Any = serve.deployment(serve.ingress()(Engine))
+    given = Engine.get_deployment_options(config)
+    application: Application = deployment.options(name="Engine", **given).bind(config)
+    return application

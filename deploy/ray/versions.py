@@ -25,6 +25,6 @@ def check_versions() -> None:
                 found = version(name)
         if found.partition("+")[0] != tested:
             raise StartError(
-                f"{names[0]} {tested} is needed, {found or 'none'} is installed: install the list "
-                "requirements/cluster.txt beside the engine's"
+                f"{names[0]} {tested} is needed, {found or 'none'} is installed: run "
+                "`make environment`, or use the image that is built for Ray"
             )

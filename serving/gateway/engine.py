@@ -18,6 +18,7 @@ import msgspec
 from serving.gateway.errors import (
     EngineFault,
     EngineRefused,
+    EngineSilent,
     EngineTimeout,
     EngineUnavailable,
     GatewayError,
@@ -250,7 +251,7 @@ class _Translated:
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
-            raise EngineUnavailable("the engine does not answer; try again later") from error
+            raise EngineSilent("the engine does not answer; try again later") from error
         if isinstance(error, TimeoutError):
             raise EngineTimeout("the engine took too long; try again later") from error
         if isinstance(error, aiohttp.ClientError):

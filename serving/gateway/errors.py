@@ -9,6 +9,7 @@
     ├── RouteError            404, 405
     ├── Overloaded            429  the queue is full
     ├── EngineUnavailable     503  the engine is down, or not ready
+    │   └── EngineSilent      503  it takes no connections
     ├── EngineTimeout         504
     ├── EngineRefused         4xx  the engine refused a pass-through request
     ├── EngineFault           502  the engine answered what it should not
@@ -107,6 +108,10 @@ class EngineUnavailable(GatewayError):
     status, type, code = 503, "service_unavailable", "engine_unavailable"
     retry_after_seconds = 2
     engine_error = "unavailable"
+
+
+class EngineSilent(EngineUnavailable):
+    """It took a whole timeout to find out, and would again."""
 
 
 class EngineTimeout(GatewayError):

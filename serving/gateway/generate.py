@@ -6,19 +6,29 @@ whole answer → check
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 from pydantic import BaseModel
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from serving.contract.output import OutputError, Part, Tail
 from serving.contract.tasks import TASKS, Task
 from serving.gateway.admission import Admission
-from serving.gateway.engine import Engine
-from serving.gateway.errors import EngineFault, WrongAnswer
+from serving.gateway.engine import Completion, Engine
+from serving.gateway.errors import EngineFault, EngineSilent, EngineUnavailable, WrongAnswer
 from serving.gateway.metrics import LANGUAGE
 from serving.gateway.telemetry import Telemetry
+
+RETRY_SECONDS = (0.1, 0.3)
+"""Between the second try and the third, at random; the second follows the first at once."""
+
+
+def _another_may_answer(error: BaseException) -> bool:
+    """Whether an engine failed in a way in which the next one behind the same name need not."""
+    return isinstance(error, EngineUnavailable) and not isinstance(error, EngineSilent)
 
 
 class Generator:
@@ -56,12 +66,16 @@ class Generator:
         part = output.part(self._tail)
         async with self._admission.place(task.name):
             with self._telemetry.stage("engine", task.name):
-                completion = await self._engine.complete(
-                    model=task.name,
-                    prompt=prompt + part.prefix,
-                    max_tokens=part.max_tokens,
-                    regex=part.regex,
-                    headers=headers,
+                completion = await self._asked(
+                    task.name,
+                    partial(
+                        self._engine.complete,
+                        model=task.name,
+                        prompt=prompt + part.prefix,
+                        max_tokens=part.max_tokens,
+                        regex=part.regex,
+                        headers=headers,
+                    ),
                 )
         self._metrics.tokens.labels(task.name, "in").inc(completion.prompt_tokens)
         self._metrics.tokens.labels(task.name, "out").inc(completion.completion_tokens)
@@ -72,6 +86,31 @@ class Generator:
         self._metrics.characters.labels(task.name, "generated").inc(generated)
         self._metrics.characters.labels(task.name, "derived").inc(len(text) - generated)
         return values, text
+
+    async def _asked(self, adapter: str, ask: Callable[[], Awaitable[Completion]]) -> Completion:
+        """What the engine gives; or the next one, where several lie behind its address.
+
+        To ask again is safe: decoding is greedy, and the client has had nothing yet. A request
+        keeps its place in the admission meanwhile, so a failing engine gets no more at once.
+        """
+        try:
+            return await ask()
+        except EngineUnavailable as error:
+            if not _another_may_answer(error):
+                raise
+        return await self._asked_again(adapter, ask)
+
+    @retry(
+        retry=retry_if_exception(_another_may_answer),
+        stop=stop_after_attempt(2),
+        wait=wait_random(*RETRY_SECONDS),
+        reraise=True,
+    )
+    async def _asked_again(
+        self, adapter: str, ask: Callable[[], Awaitable[Completion]]
+    ) -> Completion:
+        self._metrics.retries.labels(adapter).inc()
+        return await ask()
 
     def _checked(
         self, task: Task, request: BaseModel, part: Part, written: str

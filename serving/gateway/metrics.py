@@ -115,6 +115,12 @@ class Metrics:
             ["adapter", "kind"],
         )
 
+        self.retries = self._new.counter(
+            "engine_retries_total",
+            "Times that a task's request was sent again because the engine failed or dropped it.",
+            ["adapter"],
+        )
+
     def _count_answers(self) -> None:
         self.tokens = self._new.counter(
             "tokens_total",
@@ -136,6 +142,7 @@ class Metrics:
             ["adapter", "rule"],
         )
         for task in TASKS.values():  # from 0, or the first of a kind would be no increase
+            self.retries.labels(task.name)
             for rule in (LANGUAGE, *task.rules):
                 self.violations.labels(task.name, rule)
             for kind in ENGINE_ERRORS:

@@ -23,7 +23,14 @@ ALLOWED = {
         "tests.oracle",
         "tests.oracle_month",
     },
-    "deploy": {"deploy", *SHARED, "serving.gateway.metrics", "serving.engine.metrics", "loadtests"},
+    "deploy": {
+        "deploy",
+        *SHARED,
+        "serving.engine",
+        "serving.gateway.metrics",
+        "serving.together",
+        "loadtests",
+    },
 }
 """Layer to the layers it may import."""
 OURS = ("serving", "dataset", "finetune", "loadtests", "deploy", "tests")

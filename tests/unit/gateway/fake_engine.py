@@ -44,6 +44,9 @@ class FakeEngine:
     free_text: str = FREE_TEXT
     served: list[Model] = field(default_factory=lambda: [BASE, *ADAPTERS])
     error: GatewayError | None = None
+    """What every request meets."""
+    losses: list[GatewayError] = field(default_factory=list)
+    """What the next completions meet, one each."""
     chunks: list[bytes] = field(default_factory=lambda: [b'{"choices":', b"[]}"])
     content_type: str = "application/json"
     breaks_after: int | None = None
@@ -80,6 +83,7 @@ class FakeEngine:
             await self.gate.wait()
             self.finished += 1
         self._fail()
+        self._lose()
         if regex is None:
             text = self.free_text
         elif model == BASE.name:
@@ -92,6 +96,7 @@ class FakeEngine:
     async def completions(self, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Upstream]:
         self.bodies.append(body)
         self._fail()
+        self._lose()
         yield Upstream(self.content_type, self._stream())
 
     async def _stream(self) -> AsyncIterator[bytes]:
@@ -106,6 +111,10 @@ class FakeEngine:
     def _fail(self) -> None:
         if self.error:
             raise self.error
+
+    def _lose(self) -> None:
+        if self.losses:
+            raise self.losses.pop(0)
 
 
 def factory(engine: FakeEngine) -> EngineFactory:

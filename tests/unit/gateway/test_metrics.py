@@ -38,6 +38,7 @@ routine_cpu_seconds_total{}
 routine_decisions_total{adapter}
 routine_engine_duration_seconds{adapter}
 routine_engine_errors_total{adapter,kind}
+routine_engine_retries_total{adapter}
 routine_event_loop_lag_seconds{}
 routine_http_request_duration_seconds{method,route,status}
 routine_in_flight_limit_requests{}
@@ -114,6 +115,7 @@ def test_every_violation_and_error_is_there_from_the_start_with_zero(client: Tes
     """Or the first one would be no increase, and would raise no alarm."""
     scrape = Scrape(client)
     for task in TASKS.values():
+        assert scrape("engine_retries_total", adapter=task.name) == 0
         for rule in ("language", *task.rules):
             assert scrape("semantic_violations_total", adapter=task.name, rule=rule) == 0
         for kind in ("unavailable", "timeout", "refused", "fault"):
