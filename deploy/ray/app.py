@@ -26,9 +26,28 @@ NOT_OF_AN_ENGINE = {"model", "served_model_name", "host", "port", "distributed_e
 """vLLM's options that are Ray Serve's to give."""
 
 
+class _Server:
+    """What vLLM's error handlers take for the HTTP server, which they tell to stop when the engine
+    is dead. Ray has none that listens; here the process ends."""
+
+    @property
+    def should_exit(self) -> bool:
+        return False
+
+    @should_exit.setter
+    def should_exit(self, _: bool) -> None:
+        os._exit(1)
+
+
 class Engine(LLMServer):
-    """A replica, which ends at once when its engine is dead: Serve itself waits for three failed
-    health checks, and sends it requests until then."""
+    """A replica, which ends at once when its engine is dead. Serve itself waits for three failed
+    health checks; until then a dead replica fails faster than others answer, so it gets the most
+    requests."""
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        app = await super().__serve_build_asgi_app__()
+        app.state.server = _Server()
+        return app
 
     async def check_health(self) -> None:
         try:
