@@ -139,8 +139,8 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --quiet --no-
 ON_CPU := --extra engine-cpu --overrides requirements/overrides-cpu.txt \
 	$(if $(FIND_LINKS),--find-links $(FIND_LINKS),--extra-index-url $(TORCH_CPU_INDEX))
 
-# cpu.txt and gpu.txt have everything. The others have an image's part of it, in the same versions; the
-# GPU engine's, what vLLM's own image lacks.
+# cpu.txt and gpu.txt have everything. The others have an image's part of it, in the same versions:
+# engine-gpu.txt, what vLLM's own image lacks; ray-gpu.txt, what that of the GPU engine lacks.
 # Needs network. FIND_LINKS may name a folder with the CPU build of torch.
 lock: ## renew requirements/*.txt from pyproject.toml
 	@$(BIN)/pip install --quiet uv
@@ -149,9 +149,11 @@ lock: ## renew requirements/*.txt from pyproject.toml
 	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load cluster dashboards image test); }; \
 	part() { lock $$2 pyproject.toml --constraint requirements/$$1.txt --extra image --extra "$${@:3}"; }; \
 	all cpu $(ON_CPU); all gpu --extra engine-gpu; \
-	part cpu gateway gateway; part cpu load load; part cpu engine-cpu engine $(ON_CPU); part gpu engine-gpu engine; \
+	part cpu gateway gateway; part cpu load load; part cpu engine-cpu engine $(ON_CPU); part gpu engine-gpu engine; part gpu ray-gpu cluster; \
+	without() { grep --invert-match --line-regexp --fixed-strings --file $$2 requirements/$$1.txt > $(VENV)/rest.txt; \
+		mv $(VENV)/rest.txt requirements/$$1.txt; }; \
 	grep '^vllm==' requirements/gpu.txt | $(COMPILE) - --constraint requirements/gpu.txt > $(VENV)/vllm.txt; \
-	sed -i -f <(sed 's|.*|\\#^&$$#d|' $(VENV)/vllm.txt) requirements/engine-gpu.txt; \
+	without engine-gpu $(VENV)/vllm.txt; without ray-gpu $(VENV)/vllm.txt; without ray-gpu requirements/engine-gpu.txt; \
 	lock peers requirements/peers.in
 
 clean: ## remove the environment and everything that was made from source

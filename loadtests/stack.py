@@ -99,14 +99,16 @@ class Stack:
     sessions: set[int] = field(default_factory=set)
 
     @classmethod
-    def start(cls, log: Path, folder: Path = ROOT, **variables: str) -> Stack:
-        """Start what is in ``folder``; ``variables`` go into the environment."""
+    def start(
+        cls, log: Path, folder: Path = ROOT, target: str = "serve", **variables: str
+    ) -> Stack:
+        """Make ``target`` of what is in ``folder``; ``variables`` go into the environment."""
         mark, port, engine_port = uuid.uuid4().hex, free_port(), free_port()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
         environment |= {"PORT": str(port), "ENGINE_PORT": str(engine_port), MARK: mark, **variables}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                ["make", "serve"],
+                ["make", target],
                 cwd=folder,
                 env=environment,
                 stdout=output,

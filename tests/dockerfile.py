@@ -16,12 +16,13 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Template
 
 from dockerfile_parse import DockerfileParser
 
 from loadtests.stack import ROOT
 
-OURS = re.compile(r"(?<![\w/.])/(opt/venv|opt/routine|requirements|wheel|src|cache|app)\b")
+OURS = re.compile(r"(?<![\w/.])/(opt/venv|opt/routine|opt/ray|requirements|wheel|src|cache|app)\b")
 """Folders of the images that this project makes."""
 OF_ROOT = re.compile(r"\b(apt-get|useradd)\b")
 MOUNT = re.compile(r"--mount=(\S+)\s*")
@@ -45,11 +46,12 @@ class Build:
     Args:
         path: the Dockerfile's; the repository is its context.
         root: an empty folder.
-        vllm: an environment that stands for vLLM's image.
+        vllm: an environment that stands for vLLM's image, with this Python.
     """
 
     def __init__(self, path: Path, root: Path, vllm: Path | None = None) -> None:
         self.root, self.of_root = root, list[str]()
+        self._arguments = {"VLLM_PYTHON": "{}.{}".format(*sys.version_info)}
         self._bases = {"${PYTHON_IMAGE}": root / "python", "${VLLM_IMAGE}": vllm}
         subprocess.run([sys.executable, "-m", "venv", root / "python"], check=True)
         self._built: dict[str, Stage] = {}
@@ -84,8 +86,8 @@ class Build:
             case "ENV" | "ARG":
                 for assignment in value.split():
                     key, _, text = assignment.partition("=")
-                    path = stage.environment["PATH"]
-                    stage.environment[key] = self.here(text).replace("$PATH", path)
+                    text = Template(self._arguments.get(key, text)).substitute(stage.environment)
+                    stage.environment[key] = self.here(text)
             case "WORKDIR":
                 stage.folder = self.here(value)
                 Path(stage.folder).mkdir(parents=True, exist_ok=True)

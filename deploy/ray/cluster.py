@@ -1,6 +1,7 @@
 """A Ray cluster of this machine alone, with the engine on it: ``python -m deploy.ray.cluster``.
 
-What a cluster of several machines is given by KubeRay (``rayservice.yaml``), this gives itself.
+What a cluster of several machines is given by KubeRay, this gives itself. Serve's proxy listens on
+the loopback interface; Ray's own servers listen on others too, and ask for a token.
 """
 
 from __future__ import annotations
@@ -40,9 +41,12 @@ def configuration(settings: ClusterSettings) -> dict[str, Any]:
         StartError: there is none.
     """
     try:
-        found: dict[str, Any] = yaml.safe_load(settings.serve_config.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise StartError(f"SERVE_CONFIG={settings.serve_config}: {error}") from error
+        found = yaml.safe_load(settings.serve_config.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or "applications" not in found:
+            raise ValueError("there are no applications in it; deploy/ray/cpu.yaml shows how")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise StartError(f"SERVE_CONFIG={settings.serve_config}: {said}") from error
     return {**found, "http_options": {"host": "127.0.0.1", "port": settings.engine_port}}
 
 
@@ -58,7 +62,7 @@ def main() -> None:
     import ray
     from ray.serve.scripts import cli
 
-    ray.init(address="local", include_dashboard=False, namespace="serve", log_to_driver=True)
+    ray.init(address="local", include_dashboard=False)
     # Its processes die with this one; what they were doing, nobody waits for.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:

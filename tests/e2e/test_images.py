@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.ray.versions import TESTED_RAY
 from loadtests.stack import ROOT, free_port, served
 from serving.engine.settings import DEMO
 from tests.bad_requests import GOOD
@@ -135,6 +136,17 @@ def test_the_gpu_s_image_without_a_gpu_is_one_line(engine: Image, tmp_path: Path
     assert code == 1
     assert said.startswith("engine: ENGINE_DEVICE=gpu, but no NVIDIA GPU is to be seen")
     assert said.count("\n") == 1
+
+
+def test_a_ray_node_has_all_that_the_application_imports(engine: Image, tmp_path: Path) -> None:
+    """And its commands run."""
+    image = Image.make("ray-gpu", tmp_path, Path(engine.build.root / "opt" / "venv"))
+    code, said = image.run(["ray", "--version"])
+    assert (code, said) == (0, f"ray, version {TESTED_RAY}\n")
+    code, said = image.run(["python3", "-c", "import deploy.ray.app as app; print(app.__file__)"])
+    assert (code, said.splitlines()[-1]) == (0, f"{tmp_path}/opt/ray/deploy/ray/app.py"), said
+    node = [*image.stage.entrypoint, *image.stage.command]
+    assert node[:5] == ["dumb-init", "--", "ray", "start", "--block"]
 
 
 def test_nothing_else_takes_root(engine: Image, gateway: Image) -> None:

@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from deploy.ray.versions import TESTED_RAY
 from loadtests.stack import ROOT
 from serving.contract.tasks import TASKS
 from serving.engine.metrics import DrafterMetrics
@@ -21,21 +22,28 @@ from serving.gateway.settings import GatewaySettings
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 PARTS = "gateway", "engine"
-OTHERS_KINDS = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
-"""Of KEDA and the Prometheus operator: Kubernetes has no schema for them."""
 NAME = "app.kubernetes.io/name"
 
 Resource = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=["base", "gpu"])
-def resources(request: pytest.FixtureRequest) -> list[Resource]:
+def applied(overlay: str) -> list[Resource]:
     """All that an overlay applies."""
     if not shutil.which("kubectl"):
         pytest.skip("kubectl, which has kustomize in it, is not on this machine")
-    command = ["kubectl", "kustomize", str(MANIFESTS / request.param)]
+    command = ["kubectl", "kustomize", str(MANIFESTS / overlay)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.fixture(scope="module", params=["cpu", "gpu"])
+def resources(request: pytest.FixtureRequest) -> list[Resource]:
+    return applied(request.param)
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> list[Resource]:
+    return applied("ray")
 
 
 def named(resources: list[Resource], kind: str, name: str) -> Resource:
@@ -54,14 +62,23 @@ def container(resources: list[Resource], part: str) -> Resource:
     return found
 
 
-def test_kubernetes_schemas(resources: list[Resource]) -> None:
-    kinds = set()
-    for resource in resources:
-        if resource["kind"] in OTHERS_KINDS:
-            kinds.add(resource["kind"])
+@pytest.mark.parametrize(
+    ("overlay", "others"),
+    [
+        ("cpu", {"ScaledObject", "ServiceMonitor", "PrometheusRule"}),
+        ("gpu", {"ScaledObject", "ServiceMonitor", "PrometheusRule"}),
+        ("ray", {"RayService", "ServiceMonitor", "PodMonitor", "PrometheusRule"}),
+    ],
+)
+def test_kubernetes_schemas(overlay: str, others: set[str]) -> None:
+    """What is of KEDA, the Prometheus operator and KubeRay has none there."""
+    left = set()
+    for resource in applied(overlay):
+        if resource["kind"] in others:
+            left.add(resource["kind"])
         else:
             kubernetes_validate.validate(resource, "1.37", strict=True)
-    assert kinds == OTHERS_KINDS
+    assert left == others
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -202,3 +219,84 @@ def test_the_engine_has_its_model_its_cache_and_shared_memory(resources: list[Re
     assert named(resources, "PersistentVolumeClaim", claim)
     assert volumes[mounts["/dev/shm"]["name"]]["emptyDir"]["medium"] == "Memory"
     assert "emptyDir" in volumes[mounts["/cache"]["name"]]
+
+
+def ray_groups(resources: list[Resource]) -> dict[str, Resource]:
+    """Head and workers of the Ray cluster: their pods' templates."""
+    cluster = named(resources, "RayService", "engine")["spec"]["rayClusterConfig"]
+    (workers,) = cluster["workerGroupSpecs"]
+    return {"head": cluster["headGroupSpec"]["template"], "workers": workers["template"]}
+
+
+def test_ray_serves_the_one_configuration(on_ray: list[Resource]) -> None:
+    embedded = named(on_ray, "RayService", "engine")["spec"]["serveConfigV2"]
+    assert embedded == (ROOT / "deploy" / "ray" / "gpu.yaml").read_text()
+
+
+def test_ray_s_pods(on_ray: list[Resource]) -> None:
+    """Kubernetes' schema, few rights, the versions and the folders of the image."""
+    spec = named(on_ray, "RayService", "engine")["spec"]["rayClusterConfig"]
+    assert spec["rayVersion"] == TESTED_RAY
+    assert spec["authOptions"] == {"mode": "token"}
+    rights = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert spec["autoscalerOptions"]["securityContext"] == rights
+    for template in ray_groups(on_ray).values():
+        as_kubernetes_has_it = {
+            "apiVersion": "v1",
+            "kind": "PodTemplate",
+            "metadata": {"name": "ray"},
+            "template": template,
+        }
+        kubernetes_validate.validate(as_kubernetes_has_it, "1.37", strict=True)
+        whole = template["spec"]
+        (inner,) = whole["containers"]
+        assert whole["securityContext"]["runAsNonRoot"]
+        assert whole["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert inner["securityContext"] == rights
+        assert inner["image"] == "routine-ray-gpu:0.1.0"
+        settings = {name.upper() for name in EngineSettings.model_fields}
+        settings |= {"HF_TOKEN", "RAY_USAGE_STATS_ENABLED"}
+        assert {v["name"] for v in inner["env"]} <= settings
+        assert whole["enableServiceLinks"] is False
+        mounts = {m["mountPath"]: m for m in inner["volumeMounts"]}
+        assert mounts["/models"]["readOnly"]
+        assert {"/tmp", "/cache", "/dev/shm"} <= set(mounts)
+        used = {mount["name"] for mount in mounts.values()}
+        assert used == {volume["name"] for volume in whole["volumes"]}
+
+
+def test_a_worker_has_what_a_replica_asks_for(on_ray: list[Resource]) -> None:
+    service = named(on_ray, "RayService", "engine")["spec"]
+    (application,) = yaml.safe_load(service["serveConfigV2"])["applications"]
+    bundle = application["args"]["bundle"]
+    (deployment,) = application["deployments"]
+    (workers,) = service["rayClusterConfig"]["workerGroupSpecs"]
+    (inner,) = workers["template"]["spec"]["containers"]
+    limits = inner["resources"]["limits"]
+    assert bundle["GPU"] == int(limits["nvidia.com/gpu"])
+    assert bundle["CPU"] <= int(limits["cpu"])
+    scale = deployment["autoscaling_config"]
+    assert (workers["minReplicas"], workers["maxReplicas"]) == (
+        scale["min_replicas"],
+        scale["max_replicas"],
+    )
+    assert service["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_the_gateway_finds_ray_and_is_let_in(on_ray: list[Resource]) -> None:
+    told = {v["name"]: v.get("value") for v in container(on_ray, "gateway")["env"]}
+    assert told["ENGINE_URL"] == "http://engine-serve-svc:8000"  # KubeRay: <name>-serve-svc
+    assert not [r for r in on_ray if (r["kind"], r["metadata"]["name"]) == ("Service", "engine")]
+    rules = named(on_ray, "NetworkPolicy", "engine")["spec"]["ingress"]
+    (of_gateway,) = [
+        r for r in rules if {"podSelector": {"matchLabels": {NAME: "gateway"}}} in r["from"]
+    ]
+    assert of_gateway["ports"] == [{"port": "serve"}]
+    (inner,) = ray_groups(on_ray)["head"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in inner["ports"]}
+    assert ports["serve"] == 8000
+    assert {port["port"] for rule in rules for port in rule.get("ports", [])} <= set(ports)

@@ -1,0 +1,151 @@
+"""The engine on a Ray cluster of this machine: replicas come, are lost, and go."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from deploy.ray.cluster import HERE
+from loadtests.stack import ROOT, Stack
+from serving.contract.month import MonthRequest
+from serving.contract.profile import PUBLISHED
+from tests.e2e.asking import ask_all
+from tests.exposition import samples
+from tests.oracle import faults
+from tests.oracle_month import month_faults
+
+pytestmark = pytest.mark.timeout(900)
+
+AUTOSCALING = {
+    "min_replicas": 1,
+    "max_replicas": 2,
+    "target_ongoing_requests": 3,
+    "upscale_delay_s": 2,
+    "downscale_delay_s": 5,
+    "metrics_interval_s": 1,
+    "look_back_period_s": 3,
+}
+"""As the GPU's configuration has it, in less time."""
+STATUS = """
+import ray
+ray.init(address="auto", namespace="serve", log_to_driver=False)
+from ray import serve
+print(serve.status().applications["engine"].deployments["Engine"].replica_states)
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """``make serve-cluster``, with one replica that may become two."""
+    folder = tmp_path_factory.mktemp("cluster")
+    config = yaml.safe_load((HERE / "cpu.yaml").read_text(encoding="utf-8"))
+    (deployment,) = config["applications"][0]["deployments"]
+    assert deployment.pop("num_replicas") == 2
+    deployment["autoscaling_config"] = AUTOSCALING
+    (folder / "auto.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    stack = Stack.start(
+        folder / "log", target="serve-cluster", SERVE_CONFIG=str(folder / "auto.yaml")
+    )
+    try:
+        stack.wait_ready()
+        yield stack
+    finally:
+        stack.kill()
+
+
+def running() -> int:
+    """Replicas that answer."""
+    done = subprocess.run(
+        [sys.executable, "-c", STATUS], capture_output=True, text=True, check=True, timeout=60
+    )
+    states = ast.literal_eval(done.stdout.splitlines()[-1])
+    return int(states.get("RUNNING", 0))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(1)
+
+
+def pids(cluster: Stack, title: str) -> set[int]:
+    return {pid for pid, command in cluster.processes().items() if command.startswith(title)}
+
+
+def retries(cluster: Stack) -> float:
+    """Requests that the gateway has sent again."""
+    with urllib.request.urlopen(f"{cluster.url}/metrics", timeout=5) as response:
+        found = samples(response.read().decode())
+    return sum(value for (name, _), value in found.items() if name.endswith("retries_total"))
+
+
+def lose(cluster: Stack, part: str) -> None:
+    """Kill one of two, under load; wait until it is replaced."""
+    before = pids(cluster, part)
+    assert len(before) == 2
+    # The older: the other may have had no requests yet.
+    victim = min(before, key=lambda pid: psutil.Process(pid).create_time())
+    sent_again = retries(cluster)
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: retries(cluster) > sent_again, 10)
+    wait_for(lambda: len(pids(cluster, part) - {victim}) == 2, 120)
+    wait_for(lambda: running() == 2, 180)
+
+
+async def test_both_tasks_are_answered(cluster: Stack) -> None:
+    assert running() == 1
+    months = [
+        MonthRequest.model_validate({**p.model_dump(), "days_per_week": 3, "rates": None})
+        for p in PUBLISHED
+    ]
+    for text in await ask_all(cluster.url, PUBLISHED, at_once=4):
+        assert faults(json.loads(text)) == []
+    for asked, text in zip(months, await ask_all(cluster.url, months, at_once=4), strict=True):
+        assert month_faults(asked.model_dump(), json.loads(text)) == []
+
+
+def test_replicas_come_with_load_are_lost_without_loss_and_go(
+    cluster: Stack, tmp_path: Path
+) -> None:
+    """A replica is lost whole, and one loses its engine, which it must not outlive."""
+    assert running() == 1
+    with (tmp_path / "load.log").open("wb") as log:
+        load = subprocess.Popen(
+            [sys.executable, "-m", "loadtests.load", "--url", cluster.url, "--out", tmp_path,
+             "--seconds", "900", "--level", "8", "--deadline", "10", "--leave", "0",
+             "--mix", "rate=3,month=1"],
+            cwd=ROOT, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        wait_for(lambda: running() == 2, 180)
+        for part in ("VLLM::EngineCore", "ray::ServeReplica"):
+            lose(cluster, part)
+        load.send_signal(signal.SIGINT)
+        assert load.wait(60) == 0, (tmp_path / "load.log").read_text()
+    finally:
+        load.kill()
+        load.wait()
+    (stage,) = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["stages"]
+    assert stage["good"] > 500
+    assert stage["failed"] < 0.01 * stage["good"]
+    assert stage["wrong"] == 0
+    wait_for(lambda: running() == 1, 120)
+
+
+def test_ctrl_c_leaves_nothing(cluster: Stack) -> None:
+    assert any("raylet" in command for command in cluster.processes().values())
+    cluster.press_ctrl_c()
+    assert cluster.wait_stopped() != 0
