@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.timeout(900)
 AUTOSCALING = {
     "min_replicas": 1,
     "max_replicas": 2,
-    "target_ongoing_requests": 3,
+    "target_ongoing_requests": 0.2,
     "upscale_delay_s": 2,
     "downscale_delay_s": 5,
     "metrics_interval_s": 1,
@@ -99,6 +100,8 @@ def lose(cluster: Stack, part: str) -> None:
     # The older: the other may have had no requests yet.
     victim = min(before, key=lambda pid: psutil.Process(pid).create_time())
     sent_again = retries(cluster)
+    os.kill(victim, signal.SIGSTOP)
+    time.sleep(2)  # so that it does not die without a request
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: retries(cluster) > sent_again, 10)
     wait_for(lambda: len(pids(cluster, part) - {victim}) == 2, 120)
@@ -125,18 +128,19 @@ def test_replicas_come_with_load_are_lost_without_loss_and_go(
     with (tmp_path / "load.log").open("wb") as log:
         load = subprocess.Popen(
             [sys.executable, "-m", "loadtests.load", "--url", cluster.url, "--out", tmp_path,
-             "--seconds", "900", "--level", "8", "--deadline", "10", "--leave", "0",
+             "--seconds", "900", "--open", "--level", "6", "--deadline", "10", "--leave", "0",
              "--mix", "rate=3,month=1"],
-            cwd=ROOT, stdout=log, stderr=log,
+            cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
         wait_for(lambda: running() == 2, 180)
         for part in ("VLLM::EngineCore", "ray::ServeReplica"):
             lose(cluster, part)
-        load.send_signal(signal.SIGINT)
+        os.killpg(load.pid, signal.SIGINT)
         assert load.wait(60) == 0, (tmp_path / "load.log").read_text()
     finally:
-        load.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(load.pid, signal.SIGKILL)
         load.wait()
     (stage,) = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["stages"]
     assert stage["good"] > 500

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -27,7 +28,7 @@ NAME = "app.kubernetes.io/name"
 Resource = dict[str, Any]
 
 
-def applied(overlay: str) -> list[Resource]:
+def applied(overlay: str | Path) -> list[Resource]:
     """All that an overlay applies."""
     if not shutil.which("kubectl"):
         pytest.skip("kubectl, which has kustomize in it, is not on this machine")
@@ -79,6 +80,27 @@ def test_kubernetes_schemas(overlay: str, others: set[str]) -> None:
         else:
             kubernetes_validate.validate(resource, "1.37", strict=True)
     assert left == others
+
+
+def test_the_pod_that_fills_the_volume() -> None:
+    (pod,) = yaml.safe_load_all((MANIFESTS / "models" / "pod.yaml").read_text())
+    kubernetes_validate.validate(pod, "1.37", strict=True)
+    (claim,) = pod["spec"]["volumes"]
+    assert named(
+        applied("cpu"), "PersistentVolumeClaim", claim["persistentVolumeClaim"]["claimName"]
+    )
+
+
+def test_a_second_service_beside_the_first_as_the_rollout_page_has_it(tmp_path: Path) -> None:
+    page = (ROOT / "deploy" / "rollout.md").read_text()
+    shutil.copytree(MANIFESTS, tmp_path / "deploy" / "kubernetes")
+    (script,) = re.findall(r"^mkdir deploy/.*?^YAML$", page, re.DOTALL | re.MULTILINE)
+    subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True)
+    second = applied(tmp_path / "deploy" / "kubernetes" / "gpu-2")
+    assert len(second) == len(applied("gpu"))
+    places = {r["metadata"].get("namespace", r["metadata"]["name"]) for r in second}
+    assert places == {"routine-2"}
+    assert {container(second, part)["image"].rpartition(":")[2] for part in PARTS} == {"0.2.0"}
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -1,0 +1,21 @@
+"""What this version's adapters must have been trained for: ``python -m serving.contract``.
+
+Prints, by task, the fingerprints of prompt and output as ``lock.json`` has them.
+"""
+
+from __future__ import annotations
+
+import json
+
+from serving.contract.tasks import TASKS
+
+if __name__ == "__main__":
+    print(
+        json.dumps(
+            {
+                name: {"prompt": task.prompt_fingerprint(), "output": task.output_fingerprint()}
+                for name, task in sorted(TASKS.items())
+            },
+            indent=2,
+        )
+    )
