@@ -16,9 +16,8 @@ from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
 from deploy.ray.versions import check_versions
-from serving.contract.lock import Lock
 from serving.engine.command import arguments, environment
-from serving.engine.preflight import locate_base, preflight
+from serving.engine.preflight import check_model
 from serving.engine.settings import EngineSettings
 from serving.startup import load
 
@@ -84,13 +83,11 @@ def build(options: dict[str, Any]) -> Application:
     """
     check_versions()
     settings = load(EngineSettings)
-    lock = Lock.load(settings.adapters)
-    base = locate_base(settings.model, lock.base.revision)
-    rank = preflight(base, settings.adapters, lock)
+    model = check_model(settings)
     gpu = "GPU" in options["bundle"]
-    command = arguments(settings, base, lock, rank, gpu, None)
+    command = arguments(settings, model.base, model.lock, model.rank, gpu, None)
     config = LLMConfig(
-        model_loading_config={"model_id": lock.base.name, "model_source": str(base)},
+        model_loading_config={"model_id": model.lock.base.name, "model_source": str(model.base)},
         engine_kwargs=engine_options(command[command.index("serving.engine.serve") + 1 :]),
         deployment_config={"ray_actor_options": {"num_cpus": 0}},  # the bundle has all
         placement_group_config={"bundles": [options["bundle"]]},

@@ -18,6 +18,9 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deploy.ray.versions import check_versions
+from serving.contract.lock import LockError
+from serving.engine.preflight import PreflightError, check_model
+from serving.engine.settings import EngineSettings
 from serving.startup import StartError, check_port, load
 
 HERE = Path(__file__).parent
@@ -56,7 +59,8 @@ def main() -> None:
         check_versions()
         check_port("127.0.0.1", settings.engine_port, "ENGINE_PORT")
         config = configuration(settings)
-    except StartError as error:
+        check_model(load(EngineSettings))  # Serve would try for ever
+    except (StartError, PreflightError, LockError) as error:
         sys.exit(f"cluster: {error}")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from serving.contract.lock import Lock, LockError
+from serving.contract.lock import LockError
 from serving.engine.command import arguments, environment
-from serving.engine.preflight import PreflightError, check_machine, locate_base, preflight
+from serving.engine.preflight import PreflightError, check_machine, check_model
 from serving.engine.settings import EngineSettings
 from serving.instruments import FOLDER, new_folder
 from serving.startup import StartError, check_port, load, trace_target
@@ -25,20 +25,18 @@ def main() -> None:
         settings = load(EngineSettings)
         traces = trace_target(os.environ)
         check_port(settings.engine_host, settings.engine_port, "ENGINE_PORT")
-        lock = Lock.load(settings.adapters)
-        base = locate_base(settings.model, lock.base.revision)
-        rank = preflight(base, settings.adapters, lock)
+        model = check_model(settings)
         gpu = has_gpu()
         check_machine(settings.engine_device, gpu)
         folder = new_folder()
     except (PreflightError, LockError, StartError) as error:
         sys.exit(f"engine: {error}")
     print(
-        f"engine: {lock.base.name} with adapters {', '.join(lock.adapters)} on "
+        f"engine: {model.lock.base.name} with adapters {', '.join(model.lock.adapters)} on "
         f"{'GPU' if gpu else 'CPU'}, port {settings.engine_port}; loading",
         flush=True,
     )
-    command = arguments(settings, base, lock, rank, gpu, traces)
+    command = arguments(settings, model.base, model.lock, model.rank, gpu, traces)
     variables = {**os.environ, **environment(settings, gpu, traces), FOLDER: folder}
     os.execve(command[0], command, variables)
 

@@ -5,8 +5,10 @@ Each failure is one message that names the file and says what to run. Nothing he
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 from serving.contract.lock import CONFIG, WEIGHTS, AdapterEntry, Lock, sha256
 from serving.contract.tasks import TASKS
 from serving.engine.command import LORA_RANKS
+from serving.engine.settings import EngineSettings
 
+NUMA = "libnuma.so.1"
 SHARED_MEMORY = Path("/dev/shm")
 NEEDED_SHARED_BYTES = 2**24
 """Semaphores and OpenMP's registrations took 0.1 MB on CPU; without room for them vLLM's processes
@@ -36,7 +40,7 @@ def check_machine(device: str, gpu: bool) -> None:
         gpu: whether torch finds one.
 
     Raises:
-        PreflightError: no GPU, or too little shared memory.
+        PreflightError: no GPU, no libnuma, or too little shared memory.
     """
     if device == "gpu" and not gpu:
         raise PreflightError(
@@ -44,6 +48,14 @@ def check_machine(device: str, gpu: bool) -> None:
             "container toolkit, and give the container a GPU (docker run --gpus all; Kubernetes: "
             "nvidia.com/gpu), or use the engine's CPU image"
         )
+    if not gpu:
+        try:
+            ctypes.CDLL(NUMA)
+        except OSError as error:
+            raise PreflightError(
+                f"{NUMA} is missing, which vLLM needs on CPU: install it (Debian and Ubuntu: "
+                "apt-get install libnuma1)"
+            ) from error
     if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < NEEDED_SHARED_BYTES:
         raise PreflightError(
             f"{SHARED_MEMORY} has less than {NEEDED_SHARED_BYTES >> 20} MiB left: give the "
@@ -180,8 +192,30 @@ def _check_matrix(
         )
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What may be served together."""
+
+    lock: Lock
+    base: Path
+    rank: int
+    """The largest among the adapters."""
+
+
+def check_model(settings: EngineSettings) -> Checked:
+    """What the settings name belongs together.
+
+    Raises:
+        LockError: there is no lock file.
+        PreflightError: the first thing found wrong.
+    """
+    lock = Lock.load(settings.adapters)
+    base = locate_base(settings.model, lock.base.revision)
+    return Checked(lock, base, preflight(base, settings.adapters, lock))
+
+
 def preflight(base: Path, adapters: Path, lock: Lock) -> int:
-    """Run every check.
+    """Run every check of base, adapters and contract.
 
     Returns:
         The largest rank among the adapters.

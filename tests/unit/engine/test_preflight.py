@@ -260,6 +260,13 @@ def test_a_gpu_that_is_not_there_is_one_line() -> None:
         check_machine("gpu", gpu=False)
 
 
+def test_no_libnuma_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.engine.preflight.NUMA", "libnuma.so.none")
+    check_machine("auto", gpu=True)
+    with pytest.raises(PreflightError, match="apt-get install libnuma1"):
+        check_machine("auto", gpu=False)
+
+
 def test_too_little_shared_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=2**20)
     monkeypatch.setattr("serving.engine.preflight.shutil.disk_usage", {SHARED_MEMORY: usage}.get)
