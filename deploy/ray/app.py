@@ -41,7 +41,17 @@ class _Server:
 class Engine(LLMServer):
     """A replica, which ends at once when its engine is dead. Serve itself waits for three failed
     health checks; until then a dead replica fails faster than others answer, so it gets the most
-    requests."""
+    requests.
+
+    Args:
+        config: the replica's.
+        command: the options of ``vllm serve``. They are read here and not in ``build``: vLLM's parser
+            needs the device, and a cluster's head has none.
+    """
+
+    async def __init__(self, config: LLMConfig, command: list[str]) -> None:
+        config.update_engine_kwargs(**engine_options(command))
+        await super().__init__(config)
 
     async def __serve_build_asgi_app__(self) -> Any:
         app = await super().__serve_build_asgi_app__()
@@ -88,7 +98,6 @@ def build(options: dict[str, Any]) -> Application:
     command = arguments(settings, model.base, model.lock, model.rank, gpu, None)
     config = LLMConfig(
         model_loading_config={"model_id": model.lock.base.name, "model_source": str(model.base)},
-        engine_kwargs=engine_options(command[command.index("serving.engine.serve") + 1 :]),
         deployment_config={"ray_actor_options": {"num_cpus": 0}},  # the bundle has all
         placement_group_config={"bundles": [options["bundle"]]},
         accelerator_config=None if gpu else {"kind": "cpu"},
@@ -96,5 +105,8 @@ def build(options: dict[str, Any]) -> Application:
     )
     deployment: Any = serve.deployment(serve.ingress()(Engine))
     given = Engine.get_deployment_options(config)
-    application: Application = deployment.options(name="Engine", **given).bind(config)
+    options_of_vllm = command[command.index("serving.engine.serve") + 1 :]
+    application: Application = deployment.options(name="Engine", **given).bind(
+        config, options_of_vllm
+    )
     return application
