@@ -44,14 +44,15 @@ class Engine(LLMServer):
     requests.
 
     Args:
-        config: the replica's.
-        command: the options of ``vllm serve``. They are read here and not in ``build``: vLLM's parser
-            needs the device, and a cluster's head has none.
+        config: ``LLMConfig``'s fields.
+        command: the options of ``vllm serve``. They are read here and not in ``build``, because
+            vLLM's parser needs the device, and a cluster's head has none.
     """
 
-    async def __init__(self, config: LLMConfig, command: list[str]) -> None:
-        config.update_engine_kwargs(**engine_options(command))
-        await super().__init__(config)
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, config: dict[str, Any], command: list[str]
+    ) -> None:
+        await super().__init__(LLMConfig(**config, engine_kwargs=engine_options(command)))
 
     async def __serve_build_asgi_app__(self) -> Any:
         app = await super().__serve_build_asgi_app__()
@@ -96,15 +97,18 @@ def build(options: dict[str, Any]) -> Application:
     model = check_model(settings)
     gpu = "GPU" in options["bundle"]
     command = arguments(settings, model.base, model.lock, model.rank, gpu, None)
-    config = LLMConfig(
-        model_loading_config={"model_id": model.lock.base.name, "model_source": str(model.base)},
-        deployment_config={"ray_actor_options": {"num_cpus": 0}},  # the bundle has all
-        placement_group_config={"bundles": [options["bundle"]]},
-        accelerator_config=None if gpu else {"kind": "cpu"},
-        runtime_env={"env_vars": environment(settings, gpu, None)},
-    )
+    config = {
+        "model_loading_config": {
+            "model_id": model.lock.base.name,
+            "model_source": str(model.base),
+        },
+        "deployment_config": {"ray_actor_options": {"num_cpus": 0}},  # the bundle has all
+        "placement_group_config": {"bundles": [options["bundle"]]},
+        "accelerator_config": None if gpu else {"kind": "cpu"},
+        "runtime_env": {"env_vars": environment(settings, gpu, None)},
+    }
     deployment: Any = serve.deployment(serve.ingress()(Engine))
-    given = Engine.get_deployment_options(config)
+    given = Engine.get_deployment_options(LLMConfig(**config))
     options_of_vllm = command[command.index("serving.engine.serve") + 1 :]
     application: Application = deployment.options(name="Engine", **given).bind(
         config, options_of_vllm

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +64,33 @@ def main() -> None:
     except (StartError, PreflightError, LockError) as error:
         sys.exit(f"cluster: {error}")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # So that what is below ends in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     import ray
-    from ray.serve.scripts import cli
 
     ray.init(address="local", include_dashboard=False)
-    # Its processes die with this one; what they were doing, nobody waits for.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        run(config)
+    finally:
+        ray.shutdown()  # its processes end with it; what they were doing, nobody waits for
+
+
+def run(config: dict[str, Any]) -> None:
+    """Deploy a Serve configuration, until the process is told to end, or that fails."""
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+    from ray.serve.scripts import cli
+
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(config, file)
         file.flush()
-        cli(["run", file.name])
+        cli(["run", "--non-blocking", file.name], standalone_mode=False)
+    while True:
+        time.sleep(1)
+        for name, application in serve.status().applications.items():
+            if application.status == ApplicationStatus.DEPLOY_FAILED:  # and Serve goes on without
+                said = application.message.strip().splitlines() or ["no reason given"]
+                sys.exit(f"cluster: {name} cannot be deployed: {said[-1]}")
 
 
 if __name__ == "__main__":

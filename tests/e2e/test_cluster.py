@@ -152,3 +152,21 @@ def test_ctrl_c_leaves_nothing(cluster: Stack) -> None:
     assert any("raylet" in command for command in cluster.processes().values())
     cluster.press_ctrl_c()
     assert cluster.wait_stopped() != 0
+
+
+def test_what_cannot_be_deployed_ends_with_one_line(tmp_path: Path) -> None:
+    """Serve itself gives up and goes on without it."""
+    config = yaml.safe_load((HERE / "cpu.yaml").read_text(encoding="utf-8"))
+    config["applications"][0]["args"] = {}
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    stack = Stack.start(
+        tmp_path / "log", target="serve-cluster", SERVE_CONFIG=str(tmp_path / "bad.yaml")
+    )
+    try:
+        assert stack.process.wait(timeout=120) != 0
+        assert stack.wait_stopped() != 0
+    finally:
+        stack.kill()
+    said = [line for line in stack.log.read_text().splitlines() if "cannot be deployed" in line]
+    assert len(said) == 1
+    assert said[0].endswith("cluster: engine cannot be deployed: KeyError: 'bundle'")

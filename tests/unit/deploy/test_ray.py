@@ -71,7 +71,7 @@ vllm.platforms._current_platform = UnspecifiedPlatform()
 import deploy.ray.app as app
 deployment = app.build({"bundle": {"GPU": 1, "CPU": 4}})._bound_deployment
 config, command = deployment.init_args
-print(deployment.name, config.placement_group_config, "--enable-lora" in command)
+print(deployment.name, config["placement_group_config"], "--enable-lora" in command)
 """
 
 
