@@ -1,9 +1,10 @@
-"""Asking the running service, many at once."""
+"""Asking the running service, many at once, and waiting for it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import aiohttp
 from pydantic import BaseModel
@@ -35,3 +36,11 @@ async def ask_all(
 
     async with aiohttp.ClientSession(url) as session:
         return await asyncio.gather(*(one(session, request) for request in asked))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Until it holds; it must before ``seconds`` are over."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from deploy.ray.cluster import HERE
 from loadtests.stack import ROOT, Stack
 from serving.contract.month import MonthRequest
 from serving.contract.profile import PUBLISHED
-from tests.e2e.asking import ask_all
+from tests.e2e.asking import ask_all, wait_for
 from tests.exposition import samples
 from tests.oracle import faults
 from tests.oracle_month import month_faults
@@ -73,13 +73,6 @@ def running() -> int:
     )
     states = ast.literal_eval(done.stdout.splitlines()[-1])
     return int(states.get("RUNNING", 0))
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(1)
 
 
 def pids(cluster: Stack, title: str) -> set[int]:

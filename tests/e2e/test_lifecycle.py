@@ -11,23 +11,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from loadtests.stack import ROOT, Stack, free_port
 from tests.bad_requests import GOOD
+from tests.e2e.asking import wait_for
 from tests.exposition import samples
 
 RATE = "/gen/routine/rate"
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def ask(request: urllib.request.Request) -> tuple[int, str]:
