@@ -36,5 +36,5 @@ def test_each_core_is_asked() -> None:
 
 
 def test_those_without_a_step_are_named() -> None:
-    with pytest.raises(NoProgress, match="^no step of engine core 0, 2 in 1 s$"):
+    with pytest.raises(NoProgress, match=r"^no step of engine core 0, 2 in 1 s$"):
         asyncio.run(checked(3, {"0", "2"}))
