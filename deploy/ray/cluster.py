@@ -64,15 +64,13 @@ def main() -> None:
     except (StartError, PreflightError, LockError) as error:
         sys.exit(f"cluster: {error}")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # So that what is below ends in order.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     import ray
 
     ray.init(address="local", include_dashboard=False)
-    try:
-        run(config)
-    finally:
-        ray.shutdown()  # its processes end with it; what they were doing, nobody waits for
+    # Ray's own handler, set by now, ends in an abort, and its orderly shutdown waits for processes
+    # that have had the signal too. They end with this one.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    run(config)
 
 
 def run(config: dict[str, Any]) -> None:

@@ -145,6 +145,7 @@ def test_ctrl_c_leaves_nothing(cluster: Stack) -> None:
     assert any("raylet" in command for command in cluster.processes().values())
     cluster.press_ctrl_c()
     assert cluster.wait_stopped() != 0
+    assert "cluster stopped (rc=143)" in cluster.log.read_text()  # in order, not aborted
 
 
 def test_what_cannot_be_deployed_ends_with_one_line(tmp_path: Path) -> None:
