@@ -8,19 +8,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu)
 LOCK := requirements/$(or $(GPU),cpu).txt
-TORCH := $(shell grep '^torch==' $(LOCK))
+# What `make serve` needs of it. On a GPU machine, where CUDA is most of it, that is all.
+SERVE_LOCK := $(if $(GPU),$(LOCK),requirements/engine-cpu.txt requirements/gateway.txt)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor test lint environment prometheus dashboards dashboard-preview dataset demo-model full-size evaluate figures bench bench-gateway bench-gpu load load-saturate load-soak load-web lock clean
+.PHONY: help serve serve-cluster monitor check test test-slow lint environment prometheus dashboards dashboard-preview dataset demo-model full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-soak load-web lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  Variables: PORT (8000), ENGINE_PORT (8001), PROMETHEUS_PORT (9090), MODEL, ADAPTERS (the demo's)"
 
-serve: $(VENV)/.installed ## run engine and gateway; Ctrl-C stops both
+serve: $(VENV)/.serve ## run engine and gateway; Ctrl-C stops both
 	@exec $(BIN)/python -m serving
 
 serve-cluster: $(VENV)/.installed ## the same with the engine on Ray Serve: two replicas on this machine
@@ -29,27 +30,28 @@ serve-cluster: $(VENV)/.installed ## the same with the engine on Ray Serve: two 
 monitor: $(VENV)/.installed $(VENV)/.prometheus ## run Prometheus beside the service; Ctrl-C stops it
 	@exec $(BIN)/python -m deploy.observability.prometheus
 
-test: $(VENV)/.installed $(VENV)/.prometheus lint ## lint, types, unit and contract tests, and end to end on the real vLLM
-	@$(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest --durations 15
+
+check: lint ## lint, types, unit and contract tests: while you work
+	@$(PYTEST) tests/unit tests/contract
+
+test: $(VENV)/.prometheus lint ## everything: also processes, and end to end on the real vLLM
+	@$(PYTEST) -m "not slow$(if $(GPU),, and not gpu)"
+
+test-slow: $(VENV)/.installed ## what takes longest: 1,000 answers of each task, byte for byte those of plain decoding
+	@$(PYTEST) -m slow
 
 lint: $(VENV)/.installed ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 environment: $(VENV)/.installed ## install the locked packages into .venv
 
-# The lock lists are complete and installed without resolution: left to itself, pip adds CUDA builds
-# of torchvision, torchaudio and torchcodec to a CPU machine, and they break `import transformers`.
-$(VENV)/.installed: $(LOCK) pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else \
-		"Python 3.11 or newer is needed, %s is %d.%d: set PYTHON" % (sys.executable, *v))'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing $(TORCH) (1 of 3)"
-	@$(BIN)/pip install --no-deps '$(TORCH)' $(if $(GPU),,2>/dev/null || \
-		$(BIN)/pip install --no-deps '$(TORCH)' --extra-index-url $(TORCH_CPU_INDEX))
-	@echo "installing $$(grep -c == $(LOCK)) locked packages (2 of 3)"
-	@$(BIN)/pip install --no-deps -r $(LOCK)
-	@echo "installing this project (3 of 3)"
-	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+$(VENV)/.installed: $(LOCK) pyproject.toml requirements/install.py
+	@$(PYTHON) -m requirements.install $(VENV) $(LOCK)
+	@touch $@ $(VENV)/.serve
+
+$(VENV)/.serve: $(SERVE_LOCK) pyproject.toml requirements/install.py
+	@$(PYTHON) -m requirements.install $(VENV) $(SERVE_LOCK)
 	@touch $@
 
 # Unpacked, not installed: nothing of the machine changes, and no service is started.
@@ -107,7 +109,10 @@ figures: $(VENV)/.installed ## measure the README's figures in a fresh clone and
 	@$(BIN)/python -m loadtests.figures
 
 bench: $(VENV)/.installed full-size ## compare with Hugging Face and plain vLLM, demo and full size (an hour)
-	@$(BIN)/python -m loadtests.bench --plan demo lora stack full-size full-size-fp32 full-size-many
+	@$(BIN)/python -m loadtests.bench --plan demo lora stack full-size full-size-many
+
+bench-arithmetic: $(VENV)/.installed full-size ## measure bfloat16 against float32 on this CPU (20 minutes)
+	@$(BIN)/python -m loadtests.bench --plan arithmetic arithmetic-full-size arithmetic-full-size-avx2
 
 # What the gateway is compared with needs other versions of what we need: an environment of its own.
 $(VENV)/.peers: requirements/peers.txt $(VENV)/.installed
@@ -143,7 +148,6 @@ ON_CPU := --extra engine-cpu --overrides requirements/overrides-cpu.txt \
 # engine-gpu.txt, what vLLM's own image lacks; ray-gpu.txt, what that of the GPU engine lacks.
 # Needs network. FIND_LINKS may name a folder with the CPU build of torch.
 lock: ## renew requirements/*.txt from pyproject.toml
-	@$(BIN)/pip install --quiet uv
 	@set -e; \
 	lock() { list=requirements/$$1.txt; $(COMPILE) --output-file $$list "$${@:2}"; sed -i "/== 'never'/d" $$list; }; \
 	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load cluster dashboards image test); }; \
@@ -157,4 +161,4 @@ lock: ## renew requirements/*.txt from pyproject.toml
 	lock peers requirements/peers.in
 
 clean: ## remove the environment and everything that was made from source
-	rm -rf $(VENV) .prometheus dataset/data finetune/runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) serve.log .prometheus dataset/data finetune/runs .mypy_cache .ruff_cache .pytest_cache

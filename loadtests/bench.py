@@ -25,11 +25,11 @@ from typing import Any
 import aiohttp
 
 from loadtests import drafter_cost
-from loadtests.bench_report import picture, tables
+from loadtests.bench_report import arithmetic_table, picture, tables
 from loadtests.counters import difference, engine_counters
 from loadtests.drawn import ASKED, drawn
 from loadtests.peers import STACKS, WORDS, Model, Peer, start
-from loadtests.report import RESULTS, percentile, save, setting, show
+from loadtests.report import ARITHMETIC_PAGE, RESULTS, percentile, save, setting, show
 from loadtests.stack import ROOT
 from serving.contract.tasks import TASKS
 
@@ -77,6 +77,8 @@ class Plan:
 
 SMALL_CACHE = {"ENGINE_CPU_KV_CACHE_GIB": "1"}
 """So that all peers fit into memory together."""
+ARITHMETIC = ("bfloat16", "float32")
+ARITHMETIC_AVX2 = ("bfloat16-avx2", "float32-avx2")
 PLANS = {
     "demo": Plan(
         "demo",
@@ -125,11 +127,26 @@ PLANS = {
         warm_up=100,
         variables=SMALL_CACHE,
     ),
-    "full-size-fp32": Plan(
+    "arithmetic": Plan(
+        "demo",
+        DEMO,
+        (Group("rate", ARITHMETIC + ARITHMETIC_AVX2, (1, 32), 6, 5),),
+        warm_up=200,
+        variables=SMALL_CACHE,
+    ),
+    # Two at a time, for the memory.
+    "arithmetic-full-size": Plan(
         "full-size stand-in",
         FULL_SIZE,
-        (Group("rate", ("transformers-fp32", "ours"), (1,), 20, 2),),
-        warm_up=100,
+        (Group("rate", ARITHMETIC, (1, 8), 15, 2),),
+        warm_up=50,
+        variables=SMALL_CACHE,
+    ),
+    "arithmetic-full-size-avx2": Plan(
+        "full-size stand-in",
+        FULL_SIZE,
+        (Group("rate", ARITHMETIC_AVX2, (1, 8), 15, 2),),
+        warm_up=20,
         variables=SMALL_CACHE,
     ),
     "gpu": Plan(
@@ -244,8 +261,15 @@ async def measure_group(
                     f"{group.asked}, {level} at once, {peer.name}: {into.summary(peer)}", flush=True
                 )
     by_name = {peer.name: peer for peer in peers}
+    memory = {peer.name: round(peer.memory() / 1e9, 2) for peer in peers if peer.memory}
     return [
-        {"asked": group.asked, "peer": name, "level": level, **answers.summary(by_name[name])}
+        {
+            "asked": group.asked,
+            "peer": name,
+            "level": level,
+            **answers.summary(by_name[name]),
+            "memory_gb": memory.get(name),
+        }
         for (name, level), answers in found.items()
     ]
 
@@ -284,9 +308,18 @@ def main() -> None:
             found = asyncio.run(measure(plan, peers))
         figures = {**setting(plan.name, plan.folder / "base"), "drafter": drafter}
         save(f"bench-{name}", {**figures, "measured": found})
-    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("bench-*.json"))]
-    picture(results, RESULTS / "bench.png")
-    show("bench", tables(results))
+    publish()
+
+
+def publish() -> None:
+    """Write all results that there are into the pages that show them."""
+    results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("bench-*.json")}
+    by_page: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for name, result in sorted(results.items()):
+        by_page["arithmetic" in name].append(result)
+    picture(by_page[False], RESULTS / "bench.png")
+    show("bench", tables(by_page[False]))
+    show("bench-arithmetic", arithmetic_table(by_page[True]), ARITHMETIC_PAGE)
 
 
 if __name__ == "__main__":

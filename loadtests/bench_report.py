@@ -68,6 +68,34 @@ def _table(measured: Sequence[dict[str, Any]], asked: str) -> str:
     return markdown(head, cells)
 
 
+def arithmetic_table(results: Sequence[dict[str, Any]]) -> str:
+    """One Markdown table for each model: how fast each arithmetic is, and what memory it takes."""
+    parts = []
+    for result in results:
+        levels = sorted({row["level"] for row in result["measured"]})
+        head = [
+            "rate",
+            *(f"{n} at once: p50, p95, requests/s" for n in levels),
+            "memory",
+            "correct",
+        ]
+        rows: dict[str, dict[int, dict[str, Any]]] = {}
+        for row in result["measured"]:
+            rows.setdefault(row["peer"], {})[row["level"]] = row
+        cells = [
+            [
+                WORDS[peer],
+                *(_cell(by_level[level]) for level in levels),
+                f"{by_level[levels[0]]['memory_gb']} GB",
+                f"{sum(row['correct'] for row in by_level.values()):,} of "
+                f"{sum(row['requests'] for row in by_level.values()):,}",
+            ]
+            for peer, by_level in rows.items()
+        ]
+        parts += [setting_line(result), markdown(head, sorted(cells))]
+    return "\n\n".join(parts)
+
+
 def _passes(row: dict[str, Any]) -> str:
     """Forward passes a request: the engine's steps, as long as no two requests share one."""
     steps = row["steps_per_request"]

@@ -28,7 +28,7 @@ class Asked(BaseModel):
     max_tokens: int
 
 
-def create_app(base: Path, adapters: Path, dtype: torch.dtype) -> FastAPI:
+def create_app(base: Path, adapters: Path, dtype: str) -> FastAPI:
     """The service, with every adapter in ``adapters`` loaded beside the base."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -69,10 +69,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--adapters", type=Path, required=True)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), required=True)
+    parser.add_argument("--dtype", required=True, help="auto, float32, bfloat16 or float16")
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
-    app = create_app(arguments.base, arguments.adapters, getattr(torch, arguments.dtype))
+    app = create_app(arguments.base, arguments.adapters, arguments.dtype)
     uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
 
 

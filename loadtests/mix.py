@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 import aiohttp
@@ -23,28 +23,38 @@ Seen = Counter[str]
 """By kind and status, how many requests."""
 
 
-async def load(url: str, stages: Sequence[tuple[int, float]], seed: int = 0) -> Seen:
+async def load(
+    url: str,
+    stages: Sequence[tuple[int, float]],
+    enough: Callable[[Seen], bool] = lambda _: True,
+) -> Seen:
     """Ask ``url`` at random.
 
     Args:
         url: the gateway's.
         stages: requests at once, and for how many seconds.
-        seed: of what is asked.
+        enough: the last stage goes on until this holds of what was seen.
     """
     seen: Seen = Counter()
     async with aiohttp.ClientSession(url) as session:
         for number, (at_once, seconds) in enumerate(stages):
-            until = time.monotonic() + seconds
+            until, last = time.monotonic() + seconds, number == len(stages) - 1
+
+            def goes_on(until: float = until, last: bool = last) -> bool:
+                return time.monotonic() < until or (last and not enough(seen))
+
             clients = (
-                _client(session, Random(f"{seed} {number} {client}"), until, seen)
+                _client(session, Random(f"{number} {client}"), goes_on, seen)
                 for client in range(at_once)
             )
             await asyncio.gather(*clients)
     return seen
 
 
-async def _client(session: aiohttp.ClientSession, chance: Random, until: float, seen: Seen) -> None:
-    while time.monotonic() < until:
+async def _client(
+    session: aiohttp.ClientSession, chance: Random, goes_on: Callable[[], bool], seen: Seen
+) -> None:
+    while goes_on():
         kind = chance.choices(KINDS, WEIGHTS)[0]
         try:
             status = await _ask(session, kind, chance)

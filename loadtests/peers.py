@@ -48,6 +48,8 @@ class Peer:
     """From task and request to path and body."""
     correct: Callable[[Task, Any, Mapping[str, Any]], bool]
     """Whether an answer to the request is complete and breaks no rule."""
+    memory: Callable[[], int] | None = None
+    """Bytes that all its processes take now; None where nobody asks."""
 
 
 def whole(schema: bool) -> Callable[[Task, Any], tuple[str, bytes]]:
@@ -169,6 +171,12 @@ def plain_vllm(stack: Stack, log: Path, options: list[str], plugins: str) -> Ite
         yield url
 
 
+def dtype_of(stack: Stack) -> str:
+    """The arithmetic that its engine has chosen for this machine."""
+    command = psutil.Process(stack.pid_of(ENGINE)).cmdline()
+    return command[command.index("--dtype") + 1]
+
+
 @contextmanager
 def first_version(model: Model, log: Path, precision: str) -> Iterator[str]:
     """Hugging Face generate and PEFT behind FastAPI."""
@@ -181,8 +189,7 @@ def first_version(model: Model, log: Path, precision: str) -> Iterator[str]:
 
 
 WORDS = {
-    "transformers-fp32": "Hugging Face generate + PEFT, fp32",
-    "transformers": "Hugging Face generate + PEFT, bf16",
+    "transformers": "Hugging Face generate + PEFT",
     "vllm": "vLLM, JSON schema",
     "vllm-lora": "vLLM, JSON schema, our LoRA and batches",
     "ngram": "vLLM, JSON schema, n-gram speculation",
@@ -194,24 +201,35 @@ WORDS = {
     "engine-2": "our engine with two API processes, without the gateway",
     "adapter": "our engine, adapter",
     "base": "our engine, no adapter",
+    "bfloat16": "ours, bfloat16",
+    "float32": "ours, float32",
+    "bfloat16-avx2": "ours, bfloat16, limited to AVX2",
+    "float32-avx2": "ours, float32, limited to AVX2",
 }
 """The peers, in the order of tables."""
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+"""Limits oneDNN and torch; vLLM's own kernels (attention, and on AMX the products of weights below
+1 MiB) still use what the CPU has."""
 STACKS: Mapping[str, Mapping[str, str]] = {
     "ours": {},
     "forced": {"ENGINE_DRAFTER": "forced"},
     "ours-2": {"ENGINE_API_SERVERS": "2"},
+    "bfloat16": {"ENGINE_DTYPE": "bfloat16"},
+    "float32": {"ENGINE_DTYPE": "float32"},
+    "bfloat16-avx2": {"ENGINE_DTYPE": "bfloat16", **AVX2},
+    "float32-avx2": {"ENGINE_DTYPE": "float32", **AVX2},
 }
 """Our whole services, and what is set for each."""
 ENGINES = {"engine": "ours", "engine-2": "ours-2", "adapter": "forced", "base": "forced"}
 """Their engines asked directly. What ``forced`` takes for an answer does not depend on what was
 answered before."""
-PRECISIONS = {"transformers": "bfloat16", "transformers-fp32": "float32"}
 
 
 def start(names: Sequence[str], model: Model, logs: Path, running: ExitStack) -> list[Peer]:
     """Start what ``names`` of ``WORDS`` need; ``running`` stops it."""
-    # The plain engines are started like ours, which therefore always runs.
-    needed = {"ours", *(ENGINES.get(name, name) for name in names)}
+    needed = {ENGINES.get(name, name) for name in names}
+    if needed - STACKS.keys():  # others are started like ours
+        needed.add("ours")
     stacks = {
         name: running.enter_context(ours(model, logs / f"{name}.log", variables))
         for name, variables in STACKS.items()
@@ -223,13 +241,13 @@ def start(names: Sequence[str], model: Model, logs: Path, running: ExitStack) ->
         log = logs / f"{name}.log"
         if name in STACKS:
             url, engine = stacks[name].url, stacks[name].engine_url
-            peers.append(Peer(name, url, engine, routed, routed_correct))
+            peers.append(Peer(name, url, engine, routed, routed_correct, stacks[name].memory))
         elif name in ENGINES:
             url = stacks[ENGINES[name]].engine_url
             body = decided(base if name == "base" else None)
             peers.append(Peer(name, url, url, body, decided_correct))
-        elif name in PRECISIONS:
-            url = running.enter_context(first_version(model, log, PRECISIONS[name]))
+        elif name == "transformers":
+            url = running.enter_context(first_version(model, log, dtype_of(stacks["ours"])))
             peers.append(Peer(name, url, None, whole(schema=False), whole_correct))
         else:
             options = ["--speculative-config", json.dumps(NGRAM)] if "ngram" in name else []

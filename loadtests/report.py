@@ -23,6 +23,7 @@ from loadtests.stack import ROOT
 
 RESULTS = ROOT / "loadtests" / "results"
 README = ROOT / "README.md"
+ARITHMETIC_PAGE = ROOT / "docs" / "arithmetic.md"
 
 
 def machine(*packages: str) -> dict[str, str]:
@@ -105,17 +106,17 @@ def save(name: str, figures: dict[str, Any]) -> None:
     path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def show(section: str, text: str) -> None:
-    """Put ``text`` into the README between the section's markers, and print it.
+def show(section: str, text: str, page: Path = README) -> None:
+    """Put ``text`` into ``page`` between the section's markers, and print it.
 
     Raises:
-        ValueError: the README has no such section.
+        ValueError: the page has no such section.
     """
     begin, end = f"<!-- {section}: make {section} -->", f"<!-- end of {section} -->"
-    old = README.read_text(encoding="utf-8")
+    old = page.read_text(encoding="utf-8")
     if begin not in old or end not in old:
-        raise ValueError(f"README.md has no lines {begin} and {end}")
+        raise ValueError(f"{page.name} has no lines {begin} and {end}")
     before, _, rest = old.partition(begin)
     _, _, after = rest.partition(end)
-    README.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
     print(text)

@@ -105,7 +105,8 @@ class Stack:
         """Make ``target`` of what is in ``folder``; ``variables`` go into the environment."""
         mark, port, engine_port = uuid.uuid4().hex, free_port(), free_port()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
-        environment |= {"PORT": str(port), "ENGINE_PORT": str(engine_port), MARK: mark, **variables}
+        environment |= {"PORT": str(port), "ENGINE_PORT": str(engine_port), MARK: mark}
+        environment |= {"LOG": "json", **variables}
         with log.open("wb") as output:
             process = subprocess.Popen(
                 ["make", target],
@@ -146,6 +147,14 @@ class Stack:
         """The one process whose command line has ``words``."""
         (pid,) = [pid for pid, command in self.processes().items() if words in command]
         return pid
+
+    def memory(self) -> int:
+        """Bytes that its processes take; what several share counts once."""
+        found = 0
+        for pid in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                found += psutil.Process(pid).memory_full_info().pss
+        return found
 
     def press_ctrl_c(self) -> None:
         """SIGINT to the terminal's foreground group, as a keyboard sends it."""

@@ -3,20 +3,21 @@ to set, and see that children do not outlive their parent."""
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
 import socket
-import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
-PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h."""
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""A container's: microseconds of processor time, and in how many; ``max`` for no limit."""
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
@@ -63,15 +64,28 @@ def check_port(host: str, port: int, variable: str) -> None:
             ) from error
 
 
+def cores() -> float:
+    """Processor cores that this process may use: those it may run on, or less where a container's
+    quota leaves it the time of fewer."""
+    allowed: float = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # no container, or no limit
+        quota, period = map(int, CPU_LIMIT.read_text(encoding="ascii").split())
+        allowed = min(allowed, quota / period)
+    return allowed
+
+
 def die_with_parent() -> None:
-    """In a child process of Python's ``multiprocessing``: be killed when the parent ends, however
-    that happens. Elsewhere, and on systems other than Linux, nothing changes."""
+    """In a child process of Python's ``multiprocessing``, however it was started: be killed when
+    the parent ends, however that happens. Elsewhere nothing changes."""
     parent = multiprocessing.parent_process()
-    if parent is None or sys.platform != "linux":
+    if parent is None:
         return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent.pid:  # it died before the line above
+
+    def wait() -> None:
+        parent.join()
         os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="die with parent", daemon=True).start()
 
 
 class TraceTarget(NamedTuple):

@@ -3,26 +3,109 @@
 When one stops, for whatever reason, the others are stopped too and this process ends with an exit
 code other than 0. Ctrl-C, SIGTERM and a closed terminal stop all; only SIGKILL of this very process
 leaves them running. Restarting is for whatever runs this (systemd, a container's restart policy).
+
+What they write goes to a file. At the terminal are the steps of the start, and of what a process
+writes, the lines that begin with its own name and a colon: they are for a person.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
 import sys
+import threading
+import time
+import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
 
-from honcho.manager import Manager
+from honcho.manager import SYSTEM_PRINTER_NAME, Manager
+from honcho.printer import Message, Printer
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serving.contract.profile import PUBLISHED
+from serving.gateway.settings import GatewaySettings
+from serving.startup import StartError, load
+from serving.terminal import Terminal
+
+POLL_SECONDS = 0.2
+
+
+class RunSettings(BaseSettings):
+    """Environment variables in capitals."""
+
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, frozen=True)
+
+    log: str = "serve.log"
+    """File for what the processes write; ``json`` for all of it on standard output instead."""
+
+
+class Lines(Printer):  # type: ignore[misc]  # honcho has no types
+    """Writes all lines to a file, and those for a person to the terminal too."""
+
+    def __init__(self, file: TextIO, terminal: Terminal) -> None:
+        super().__init__(file)
+        self._terminal = terminal
+        self._last: dict[str, str] = {}
+        """By process, the line it wrote last."""
+        self._told = False
+        """That something stops."""
+
+    def write(self, message: Message) -> None:
+        """Take what honcho passes on: a process's output, or its own words on processes."""
+        super().write(message)
+        data, name = message.data, message.name
+        text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
+        for line in filter(None, map(str.rstrip, text.splitlines())):
+            if name == SYSTEM_PRINTER_NAME:
+                self._tell_stop(line)
+                continue
+            self._last[name] = line
+            if line.startswith(f"{name}: "):
+                self._terminal.step(line)
+            elif warning := _warning(line):
+                self._terminal.step(f"{name}: warning: {warning}")
+
+    def _tell_stop(self, line: str) -> None:
+        """Say why all stop, which the first such line tells: a signal, or a process that ended."""
+        name, stopped, code = line.partition(" stopped (rc=")
+        if self._told or not (stopped or line.endswith(" received")):
+            return
+        self._told = True
+        last = self._last.get(name, "it wrote nothing")
+        if not stopped:
+            self._terminal.step(f"{line}: stopping")
+        elif not last.startswith(f"{name}: "):  # or it has said so itself
+            self._terminal.step(
+                f"{name} ended by itself (exit code {code.rstrip(')')}); all that was written is "
+                f"in {self.output.name}, at last: {last}"
+            )
+
+
+def _warning(line: str) -> str:
+    """What a line of JSON warns of, if it does and is no request's."""
+    if not line.startswith("{"):
+        return ""
+    entry = json.loads(line)
+    warns = entry.get("level") in ("WARNING", "ERROR", "CRITICAL") and "status" not in entry
+    return str(entry["message"]) if warns else ""
 
 
 def together(modules: Mapping[str, str]) -> None:
-    """Run Python modules until one ends; then end the others, and this process.
+    """Run Python modules, the gateway among them, until one ends; then end the others, and this
+    process.
 
     Args:
         modules: by what they are called in the log.
     """
-    manager = Manager()
+    try:
+        settings, gateway = load(RunSettings), load(GatewaySettings)
+        manager = Manager(None if settings.log == "json" else _printer(settings.log, gateway))
+    except StartError as error:
+        sys.exit(f"serve: {error}")
     python = shlex.quote(sys.executable)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     for name, module in modules.items():
@@ -31,3 +114,37 @@ def together(modules: Mapping[str, str]) -> None:
     manager.loop()
     # vLLM's API server ends with 0 when its engine core dies; here nothing ends well by itself.
     sys.exit(manager.returncode or 1)
+
+
+def _printer(log: str, gateway: GatewaySettings) -> Lines:
+    try:
+        file = Path(log).open("w", encoding="utf-8")  # noqa: SIM115 (as long as the process)
+    except OSError as error:
+        raise StartError(f"LOG={log} cannot be written ({error.strerror}): set LOG") from error
+    terminal = Terminal(sys.stdout)
+    terminal.step(f"starting; log: {log}")
+    threading.Thread(target=_tell_ready, args=(gateway, terminal), daemon=True).start()
+    return Lines(file, terminal)
+
+
+def _tell_ready(gateway: GatewaySettings, terminal: Terminal) -> None:
+    """Wait until the service is ready, and say how to use it."""
+    host = "127.0.0.1" if gateway.host in ("0.0.0.0", "::") else gateway.host
+    url = f"http://{host}:{gateway.port}"
+    _wait(f"{gateway.engine}/health", "loading the model", terminal)
+    terminal.step("engine: answers")
+    _wait(f"{url}/readyz", "trying adapters and constraints", terminal)
+    terminal.step(f"ready: {url} (API page: {url}/docs). Try:")
+    body = json.dumps(PUBLISHED[0].model_dump(), ensure_ascii=False)
+    terminal.line(f"curl {url}/gen/routine/rate -H 'content-type: application/json' -d '{body}'")
+
+
+def _wait(address: str, what: str, terminal: Terminal) -> None:
+    """Until ``address`` answers well."""
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            terminal.tick(what)
+            time.sleep(POLL_SECONDS)

@@ -17,6 +17,7 @@ from ray.serve.llm.deployment import LLMServer
 
 from deploy.ray.versions import check_versions
 from serving.engine.command import arguments, environment
+from serving.engine.machine import Machine, arithmetic, instructions
 from serving.engine.preflight import check_model
 from serving.engine.settings import EngineSettings
 from serving.startup import load
@@ -96,7 +97,9 @@ def build(options: dict[str, Any]) -> Application:
     settings = load(EngineSettings)
     model = check_model(settings)
     gpu = "GPU" in options["bundle"]
-    command = arguments(settings, model.base, model.lock, model.rank, gpu, None)
+    dtype, reason, warning = arithmetic(settings.engine_dtype, gpu, instructions(os.environ))
+    machine = Machine(gpu, dtype, reason, warning, int(options["bundle"].get("CPU", 1)))
+    command = arguments(settings, model.base, model.lock, model.rank, machine, None)
     config = {
         "model_loading_config": {
             "model_id": model.lock.base.name,
@@ -105,7 +108,7 @@ def build(options: dict[str, Any]) -> Application:
         "deployment_config": {"ray_actor_options": {"num_cpus": 0}},  # the bundle has all
         "placement_group_config": {"bundles": [options["bundle"]]},
         "accelerator_config": None if gpu else {"kind": "cpu"},
-        "runtime_env": {"env_vars": environment(settings, gpu, None)},
+        "runtime_env": {"env_vars": environment(settings, machine, None)},
     }
     deployment: Any = serve.deployment(serve.ingress()(Engine))
     given = Engine.get_deployment_options(LLMConfig(**config))

@@ -7,17 +7,11 @@ import sys
 
 from serving.contract.lock import LockError
 from serving.engine.command import arguments, environment
-from serving.engine.preflight import PreflightError, check_machine, check_model
+from serving.engine.machine import look
+from serving.engine.preflight import PreflightError, check_model
 from serving.engine.settings import EngineSettings
 from serving.instruments import FOLDER, new_folder
 from serving.startup import StartError, check_port, load, trace_target
-
-
-def has_gpu() -> bool:
-    """Whether torch, as it is installed, can use an NVIDIA GPU."""
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def main() -> None:
@@ -26,18 +20,20 @@ def main() -> None:
         traces = trace_target(os.environ)
         check_port(settings.engine_host, settings.engine_port, "ENGINE_PORT")
         model = check_model(settings)
-        gpu = has_gpu()
-        check_machine(settings.engine_device, gpu)
+        machine = look(settings)
         folder = new_folder()
     except (PreflightError, LockError, StartError) as error:
         sys.exit(f"engine: {error}")
+    where = "GPU" if machine.gpu else f"CPU, {machine.threads} threads"
     print(
         f"engine: {model.lock.base.name} with adapters {', '.join(model.lock.adapters)} on "
-        f"{'GPU' if gpu else 'CPU'}, port {settings.engine_port}; loading",
+        f"{where}, in {machine.dtype} ({machine.reason})",
         flush=True,
     )
-    command = arguments(settings, model.base, model.lock, model.rank, gpu, traces)
-    variables = {**os.environ, **environment(settings, gpu, traces), FOLDER: folder}
+    if machine.warning:
+        print(f"engine: warning: {machine.warning}", flush=True)
+    command = arguments(settings, model.base, model.lock, model.rank, machine, traces)
+    variables = {**os.environ, **environment(settings, machine, traces), FOLDER: folder}
     os.execve(command[0], command, variables)
 
 

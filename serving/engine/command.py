@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from serving.contract.lock import Lock
+from serving.engine.machine import Machine
 from serving.engine.settings import EngineSettings
 from serving.startup import TraceTarget
 
@@ -24,7 +25,7 @@ def arguments(
     base: Path,
     lock: Lock,
     rank: int,
-    gpu: bool,
+    machine: Machine,
     traces: TraceTarget | None,
 ) -> list[str]:
     """The command that becomes the engine's process.
@@ -34,7 +35,7 @@ def arguments(
         base: the base model's folder.
         lock: names the base and the adapters.
         rank: the largest adapter rank.
-        gpu: whether an NVIDIA GPU is there.
+        machine: what it runs on.
         traces: where spans are sent.
     """
     modules = [f"{name}={settings.adapters / name}" for name in lock.adapters]
@@ -46,7 +47,7 @@ def arguments(
         "--api-server-count": settings.engine_api_servers,
         "--data-parallel-size": settings.engine_data_parallel,
         "--shutdown-timeout": settings.engine_drain_seconds,
-        "--dtype": settings.engine_dtype,
+        "--dtype": machine.dtype,
         "--max-model-len": settings.engine_max_model_len,
         "--max-num-seqs": settings.engine_max_num_seqs,
         "--max-num-batched-tokens": 8192,
@@ -66,7 +67,7 @@ def arguments(
         options["--speculative-config"] = json.dumps(drafter)
     if traces:
         options["--otlp-traces-endpoint"] = traces.endpoint
-    if gpu:
+    if machine.gpu:
         options["--gpu-memory-utilization"] = settings.engine_gpu_memory_share
     else:
         # Requests that differ in what their last lines say share the cache of what comes before,
@@ -84,7 +85,9 @@ def arguments(
     return command
 
 
-def environment(settings: EngineSettings, gpu: bool, traces: TraceTarget | None) -> dict[str, str]:
+def environment(
+    settings: EngineSettings, machine: Machine, traces: TraceTarget | None
+) -> dict[str, str]:
     """What the engine's process needs in its environment beside what it inherits."""
     variables = {
         "HF_HUB_OFFLINE": "1",  # preflight has fetched what is needed
@@ -98,11 +101,12 @@ def environment(settings: EngineSettings, gpu: bool, traces: TraceTarget | None)
     if traces:
         variables["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = traces.protocol
         variables["OTEL_SERVICE_NAME"] = os.environ.get("OTEL_SERVICE_NAME", SERVICE)
-    if not gpu:
+    if not machine.gpu:
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(settings.engine_cpu_kv_cache_gib)
         # What vLLM sets for its worker processes (vllm/utils/ompmultiprocessing.py): threads that
         # found no work leave the core after 5 ms.
         variables |= {"KMP_BLOCKTIME": "5", "KMP_TPAUSE": "0"}
+        variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(machine.threads))
         preload = [*map(str, _cpu_libraries()), os.environ.get("LD_PRELOAD", "")]
         variables["LD_PRELOAD"] = ":".join(filter(None, preload))
     return variables

@@ -5,9 +5,7 @@ Each failure is one message that names the file and says what to run. Nothing he
 
 from __future__ import annotations
 
-import ctypes
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,46 +19,9 @@ from serving.contract.tasks import TASKS
 from serving.engine.command import LORA_RANKS
 from serving.engine.settings import EngineSettings
 
-NUMA = "libnuma.so.1"
-SHARED_MEMORY = Path("/dev/shm")
-NEEDED_SHARED_BYTES = 2**24
-"""Semaphores and OpenMP's registrations took 0.1 MB on CPU; without room for them vLLM's processes
-end in an error that names neither. A container has 64 MB if nobody says otherwise."""
-
 
 class PreflightError(ValueError):
     """Something is missing or does not belong together: the message says what to do."""
-
-
-def check_machine(device: str, gpu: bool) -> None:
-    """The machine has what vLLM needs before it loads anything.
-
-    Args:
-        device: ``auto`` or ``gpu``, as ``ENGINE_DEVICE`` has it.
-        gpu: whether torch finds one.
-
-    Raises:
-        PreflightError: no GPU, no libnuma, or too little shared memory.
-    """
-    if device == "gpu" and not gpu:
-        raise PreflightError(
-            "ENGINE_DEVICE=gpu, but no NVIDIA GPU is to be seen: install NVIDIA's driver and "
-            "container toolkit, and give the container a GPU (docker run --gpus all; Kubernetes: "
-            "nvidia.com/gpu), or use the engine's CPU image"
-        )
-    if not gpu:
-        try:
-            ctypes.CDLL(NUMA)
-        except OSError as error:
-            raise PreflightError(
-                f"{NUMA} is missing, which vLLM needs on CPU: install it (Debian and Ubuntu: "
-                "apt-get install libnuma1)"
-            ) from error
-    if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < NEEDED_SHARED_BYTES:
-        raise PreflightError(
-            f"{SHARED_MEMORY} has less than {NEEDED_SHARED_BYTES >> 20} MiB left: give the "
-            "container more (docker run --shm-size 1g; Kubernetes: an emptyDir with medium Memory)"
-        )
 
 
 def locate_base(model: str, revision: str | None) -> Path:

@@ -6,14 +6,21 @@ package named vllm, to tell its version (vllm/entrypoints/cli/main.py).
 
 from __future__ import annotations
 
+from serving.engine import preload_cpu
+
 
 def main() -> None:
+    preloads = preload_cpu.is_tested()
+    if preloads:
+        preload_cpu.start()
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.logger import configure_logging_from_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+    if preloads:
+        preload_cpu.use()
     cli_env_setup()  # type: ignore[no-untyped-call]
     serve = ServeSubcommand()
     parser = make_arg_parser(FlexibleArgumentParser("vllm serve"))  # type: ignore[no-untyped-call]

@@ -48,7 +48,8 @@ class EngineSettings(BaseSettings):
     """How long requests may go on after SIGTERM. vLLM answers none of those it drops then: their
     connections stay open until it is killed."""
     engine_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Arithmetic; ``auto`` takes the model's own."""
+    """Arithmetic. ``auto`` takes the model's own on a GPU; on a CPU, bfloat16 where the CPU
+    multiplies that itself, else float32 (docs/arithmetic.md)."""
     engine_max_model_len: int = Field(default=2048, ge=256)
     """Longest prompt and answer together, in tokens."""
     engine_max_num_seqs: int = Field(default=128, ge=1)

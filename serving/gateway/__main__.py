@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-from pathlib import Path
 
 import uvicorn
 
-from serving.contract.profile import PUBLISHED
 from serving.gateway import logs
 from serving.gateway.app import create_app
 from serving.gateway.middleware import Envelope
@@ -20,15 +17,6 @@ from serving.instruments import FOLDER, new_folder, remove_folder
 from serving.startup import StartError, check_port, die_with_parent, load, trace_target
 
 
-def curl_line(port: int) -> str:
-    """A command that asks for the first published profile's progression."""
-    body = json.dumps(PUBLISHED[0].model_dump(), ensure_ascii=False)
-    return (
-        f"curl http://127.0.0.1:{port}/gen/routine/rate -H 'content-type: application/json' "
-        f"-d '{body}'"
-    )
-
-
 def application() -> Envelope:
     """One worker's application, set up from the environment."""
     die_with_parent()
@@ -36,19 +24,7 @@ def application() -> Envelope:
     logs.set_up(settings.log_level)
     # Of the processes that serve: "ready" is said by us. Their supervisor tells whose worker died.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-
-    def announce() -> None:
-        settle()
-        folder = os.environ.get(FOLDER)
-        if folder:  # of several workers, the first says it
-            try:
-                Path(folder, "announced").touch(exist_ok=False)
-            except FileExistsError:
-                return
-        url = f"http://127.0.0.1:{settings.port}"
-        print(f"ready: {url} (API page: {url}/docs). Try:\n{curl_line(settings.port)}", flush=True)
-
-    return create_app(settings, announce=announce, traces=trace_target(os.environ))
+    return create_app(settings, on_ready=settle, traces=trace_target(os.environ))
 
 
 def main() -> None:

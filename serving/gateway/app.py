@@ -67,7 +67,7 @@ def vllm_engine(settings: GatewaySettings) -> Engine:
 def create_app(
     settings: GatewaySettings,
     engine_factory: EngineFactory = vllm_engine,
-    announce: Callable[[], None] = lambda: None,
+    on_ready: Callable[[], None] = lambda: None,
     traces: TraceTarget | None = None,
 ) -> Envelope:
     """The application.
@@ -75,7 +75,7 @@ def create_app(
     Args:
         settings: the process's settings.
         engine_factory: makes the engine client, inside the running event loop.
-        announce: called each time the service becomes ready.
+        on_ready: called each time the service becomes ready.
         traces: where spans are sent.
     """
     metrics = Metrics(settings.routine_tail)
@@ -91,7 +91,7 @@ def create_app(
         admission = Admission(in_flight, queued, telemetry)
         generator = Generator(engine, admission, telemetry, settings.routine_tail)
         readiness = Readiness(
-            engine, settings.probe_interval_seconds, metrics, announce, settings.routine_tail
+            engine, settings.probe_interval_seconds, metrics, on_ready, settings.routine_tail
         )
         app.include_router(routes(engine, generator, admission, readiness, telemetry))
         for route in app.routes:

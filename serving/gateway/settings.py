@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
-from contextlib import suppress
-from pathlib import Path
 from typing import Literal
 
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.contract.output import Tail
+from serving.startup import cores
 
-CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-"""A container's: microseconds of processor time, and in how many; ``max`` for no limit."""
 CORES_PER_WORKER, MOST_WORKERS = 4, 8
 
 
 def workers_for_cores() -> int:
     """A worker for every four cores that this process may use, at most 8. One answers thousands of
     requests a second; an engine on the same machine, tens to hundreds for each other core."""
-    cores: float = len(os.sched_getaffinity(0))
-    with suppress(OSError, ValueError):  # no container, or no limit
-        quota, period = map(int, CPU_LIMIT.read_text(encoding="ascii").split())
-        cores = min(cores, quota / period)
-    return min(max(int(cores) // CORES_PER_WORKER, 1), MOST_WORKERS)
+    return min(max(int(cores()) // CORES_PER_WORKER, 1), MOST_WORKERS)
 
 
 class GatewaySettings(BaseSettings):

@@ -1,14 +1,16 @@
-"""Asking the running service, many at once, and waiting for it."""
+"""Asking the running service, many at once, and how many it answers."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import aiohttp
 from pydantic import BaseModel
 
+from dataset.sources import SOURCES
 from serving.contract.month import MonthRequest
 
 
@@ -38,9 +40,19 @@ async def ask_all(
         return await asyncio.gather(*(one(session, request) for request in asked))
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Until it holds; it must before ``seconds`` are over."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+async def capacity(url: str, seconds: float = 4) -> float:
+    """Rate requests a second that the service answers on this machine, eight at once. What loads it
+    takes a share of that."""
+    done, end = 0, time.monotonic() + seconds
+
+    async def client(session: aiohttp.ClientSession, number: int) -> None:
+        nonlocal done
+        asked = itertools.islice(SOURCES["rate"].requests(number), 10_000)
+        while time.monotonic() < end:
+            await ask_text(session, next(asked), retries=3)
+            done += 1
+
+    start = time.monotonic()
+    async with aiohttp.ClientSession(url) as session:
+        await asyncio.gather(*(client(session, number) for number in range(8)))
+    return done / (time.monotonic() - start)

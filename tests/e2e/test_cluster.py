@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import os
 import signal
@@ -22,12 +23,13 @@ from deploy.ray.cluster import HERE
 from loadtests.stack import ROOT, Stack
 from serving.contract.month import MonthRequest
 from serving.contract.profile import PUBLISHED
-from tests.e2e.asking import ask_all, wait_for
+from tests.e2e.asking import ask_all, capacity
 from tests.exposition import samples
 from tests.oracle import faults
 from tests.oracle_month import month_faults
+from tests.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 AUTOSCALING = {
     "min_replicas": 1,
@@ -86,6 +88,18 @@ def retries(cluster: Stack) -> float:
     return sum(value for (name, _), value in found.items() if name.endswith("retries_total"))
 
 
+def answered(cluster: Stack) -> float:
+    """Task requests answered with 200."""
+    with urllib.request.urlopen(f"{cluster.url}/metrics", timeout=5) as response:
+        found = samples(response.read().decode())
+    return sum(
+        value
+        for (name, labels), value in found.items()
+        if name == "routine_http_request_duration_seconds_count"
+        and {("method", "POST"), ("status", "200")} <= set(labels)
+    )
+
+
 def lose(cluster: Stack, part: str) -> None:
     """Kill one of two, under load; wait until it is replaced."""
     before = pids(cluster, part)
@@ -95,8 +109,8 @@ def lose(cluster: Stack, part: str) -> None:
     os.kill(victim, signal.SIGSTOP)
     time.sleep(2)  # so that it does not die without a request
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: len(pids(cluster, part) - {victim}) == 2, 120)
-    wait_for(lambda: running() == 2, 180)
+    wait_for(lambda: len(pids(cluster, part) - {victim}) == 2, 300)
+    wait_for(lambda: running() == 2, 300)
 
 
 async def test_both_tasks_are_answered(cluster: Stack) -> None:
@@ -114,20 +128,25 @@ async def test_both_tasks_are_answered(cluster: Stack) -> None:
 def test_replicas_come_with_load_are_lost_without_loss_and_go(
     cluster: Stack, tmp_path: Path
 ) -> None:
-    """A replica is lost whole, and one loses its engine, which it must not outlive."""
+    """A replica is lost whole, and one loses its engine, which it must not outlive. Each time the
+    other answers for both, on cores that the next one's start takes too: an eighth of what one can
+    do is asked."""
     assert running() == 1
+    rate = str(max(1, int(asyncio.run(capacity(cluster.url)) / 8)))
+    before = answered(cluster)
     with (tmp_path / "load.log").open("wb") as log:
         load = subprocess.Popen(
             [sys.executable, "-m", "loadtests.load", "--url", cluster.url, "--out", tmp_path,
-             "--seconds", "900", "--open", "--level", "6", "--deadline", "10", "--leave", "0",
+             "--seconds", "1800", "--open", "--level", rate, "--deadline", "30", "--leave", "0",
              "--mix", "rate=3,month=1"],
             cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
-        wait_for(lambda: running() == 2, 180)
+        wait_for(lambda: running() == 2, 300)
         lose(cluster, "VLLM::EngineCore")
         assert retries(cluster) > 0
         lose(cluster, "ray::ServeReplica")  # what such a one has not begun, Serve gives to another
+        wait_for(lambda: answered(cluster) - before >= 200, 600)
         os.killpg(load.pid, signal.SIGINT)
         assert load.wait(60) == 0, (tmp_path / "load.log").read_text()
     finally:
@@ -135,10 +154,10 @@ def test_replicas_come_with_load_are_lost_without_loss_and_go(
             os.killpg(load.pid, signal.SIGKILL)
         load.wait()
     (stage,) = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["stages"]
-    assert stage["good"] > 500
+    assert stage["good"] >= 150
     assert stage["failed"] <= 0.001 * stage["good"]
     assert stage["wrong"] == 0
-    wait_for(lambda: running() == 1, 120)
+    wait_for(lambda: running() == 1, 300)
 
 
 def test_ctrl_c_leaves_nothing(cluster: Stack) -> None:
@@ -157,7 +176,7 @@ def test_what_cannot_be_deployed_ends_with_one_line(tmp_path: Path) -> None:
         tmp_path / "log", target="serve-cluster", SERVE_CONFIG=str(tmp_path / "bad.yaml")
     )
     try:
-        assert stack.process.wait(timeout=120) != 0
+        assert stack.process.wait(timeout=300) != 0
         assert stack.wait_stopped() != 0
     finally:
         stack.kill()

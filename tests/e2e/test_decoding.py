@@ -18,7 +18,8 @@ from serving.contract.tasks import TASKS
 from tests.e2e.asking import ask_all
 
 UNSEEN_SEED = 44
-PROFILES = 1000
+FEW_AND_ALL = [100, pytest.param(1000, marks=pytest.mark.slow)]
+"""Plain decoding of a thousand whole answers takes minutes."""
 SAMPLING: list[dict[str, Any]] = [
     {"top_k": 1},
     {"top_k": 5, "temperature": 0.5},
@@ -47,20 +48,21 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         running.kill()
 
 
-def requests(task: str) -> list[Any]:
-    return list(itertools.islice(SOURCES[task].requests(UNSEEN_SEED), PROFILES))
+def requests(task: str, number: int) -> list[Any]:
+    return list(itertools.islice(SOURCES[task].requests(UNSEEN_SEED), number))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("number", FEW_AND_ALL)
 @pytest.mark.parametrize("task", SOURCES)
 async def test_answers_are_byte_for_byte_those_of_plain_decoding(
-    task: str, stack: Stack, plain: Stack
+    task: str, number: int, stack: Stack, plain: Stack
 ) -> None:
-    asked = requests(task)
+    asked = requests(task, number)
     # Two services on one small machine: one may find no time to open a connection, and says so.
     ours = await ask_all(stack.url, asked, 32, retries=3)
     theirs = await ask_all(plain.url, asked, 32, retries=3)
-    assert sum(one == other for one, other in zip(ours, theirs, strict=True)) == PROFILES
+    assert sum(one == other for one, other in zip(ours, theirs, strict=True)) == number
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ async def test_fewer_passes_than_decisions_once_some_were_answered(
     task: str, most_passes: float, accepted: float, stack: Stack
 ) -> None:
     """A request's passes are its prefill and one a draft: every later step has a draft."""
-    asked = requests(task)[:400]
+    asked = requests(task, 400)
     await ask_all(stack.url, asked[:300], 8)
     stack.wait_ready()  # or the gateway, proving an engine that was busy, asks it more than we do
     before = await engine_counters(stack.engine_url)
@@ -95,7 +97,7 @@ def test_the_drafter_met_what_it_expects(stack: Stack) -> None:
 async def test_clients_that_sample_change_no_other_answer(stack: Stack) -> None:
     """Tasks are decoded greedily under a constraint; whoever completes a text of their own may
     sample. In one batch, with drafts for both, each keeps its own way."""
-    asked = requests("rate")[:60]
+    asked = requests("rate", 60)
     task, stop = TASKS["rate"], asyncio.Event()
     body = {"model": "rate", "prompt": task.prompt(asked[0]), "max_tokens": 24, "seed": 1}
     async with aiohttp.ClientSession(stack.url) as session:
@@ -126,7 +128,7 @@ async def test_clients_that_sample_change_no_other_answer(stack: Stack) -> None:
 
 async def test_an_idle_engine_survives_each_sampling_parameter(stack: Stack) -> None:
     """A request that comes alone is prefilled without drafts: vLLM failed there, for good."""
-    prompt = TASKS["rate"].prompt(requests("rate")[0])
+    prompt = TASKS["rate"].prompt(requests("rate", 1)[0])
     async with aiohttp.ClientSession(stack.url) as session:
         for sampling in SAMPLING:
             body = {"model": "rate", "prompt": prompt, "max_tokens": 8} | sampling

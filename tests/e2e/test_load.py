@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +23,9 @@ from aiohttp import web
 from loadtests.stack import ROOT, Stack, free_port, served
 from serving.contract import rate
 from serving.contract.tasks import TASKS
+from tests.e2e.asking import capacity
 from tests.exposition import samples
+from tests.waiting import wait_for
 
 
 def load(url: str, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -67,7 +69,8 @@ def test_what_locust_counts_is_what_the_gateway_counted(stack: Stack, tmp_path: 
     assert set(answered) == {"/gen/routine/rate", "/gen/routine/month", "/v1/completions"}
     ours = total(tmp_path, "good") + total(tmp_path, "late")
     left = total(tmp_path, "left")
-    assert 0.05 * ours < left < 0.2 * ours  # a tenth was told to
+    told = 0.1 * (ours + left)
+    assert abs(left - told) < 5 * math.sqrt(told)
     # Whoever leaves may have been answered just before; nobody else may be missing.
     assert ours <= sum(answered.values()) <= ours + left
     assert total(tmp_path, "wrong") == total(tmp_path, "failed") == 0
@@ -78,12 +81,15 @@ def test_what_locust_counts_is_what_the_gateway_counted(stack: Stack, tmp_path: 
 
 
 def test_an_open_loop_keeps_its_rate(stack: Stack, tmp_path: Path) -> None:
+    rate, seconds = max(1, int(asyncio.run(capacity(stack.url)) / 4)), 15
     done = load(
-        stack.url, tmp_path, "--open", "--level", "10", "--seconds", "15", "--leave", "0",
-        "--deadline", "10", "--mix", "rate=1",
+        stack.url, tmp_path, "--open", "--level", str(rate), "--seconds", str(seconds), "--leave",
+        "0", "--deadline", "30", "--mix", "rate=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert 90 < total(tmp_path, "good") < 210  # 150 on average, less what comes while users start
+    asked = rate * seconds
+    # On average so many, less what comes while users start.
+    assert 0.6 * asked - 3 * math.sqrt(asked) < total(tmp_path, "good") < 1.4 * asked + 10
 
 
 def test_a_broken_limit_is_an_exit_code(stack: Stack, tmp_path: Path) -> None:
@@ -104,16 +110,13 @@ def test_workers_from_elsewhere_join_and_are_counted(stack: Stack, tmp_path: Pat
             cwd=ROOT, stdout=output, stderr=output,
             env={**os.environ, "LOCUST_MASTER_BIND_PORT": port},
         )  # fmt: skip
-    deadline = time.monotonic() + 30
-    while "--master-host" not in log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: "--master-host" in log.read_text())
     said = log.read_text().splitlines()[1].replace(".venv/bin/python", sys.executable)
     worker = f"{said.rpartition(' ')[0]} 127.0.0.1 --master-port {port}"
     workers = [
         subprocess.Popen(worker, shell=True, cwd=ROOT, stderr=subprocess.DEVNULL) for _ in range(2)
     ]
-    assert running.wait(60) == 0, log.read_text()
+    assert running.wait(120) == 0, log.read_text()
     assert [process.wait(30) for process in workers] == [0, 0]
     assert total(tmp_path, "good") == sum((answers(stack.url) - before).values()) > 10
 
@@ -121,13 +124,14 @@ def test_workers_from_elsewhere_join_and_are_counted(stack: Stack, tmp_path: Pat
 def test_locust_s_own_page_sets_the_load_and_ctrl_c_counts(stack: Stack, tmp_path: Path) -> None:
     # A shell ignores Ctrl-C for what it starts in the background, tests included; children inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = answers(stack.url)
     page, log = f"http://127.0.0.1:{free_port()}", tmp_path / "log"
     command = [sys.executable, "-m", "loadtests.load", "--web", "--url", stack.url]
     port = {"LOCUST_WEB_PORT": page.rpartition(":")[2]}
     with served([*command, "--out", str(tmp_path)], page, log, {**os.environ, **port}) as running:
         form = f"user_count=4&spawn_rate=4&host={stack.url}".encode()
         urllib.request.urlopen(f"{page}/swarm", form, timeout=5).close()
-        time.sleep(5)
+        wait_for(lambda: sum((answers(stack.url) - before).values()) > 10)
         os.killpg(running.pid, signal.SIGINT)
         assert running.wait(60) == 0, log.read_text()
     assert f"Locust's page: {page};" in log.read_text()

@@ -16,7 +16,7 @@ import pytest
 
 from loadtests.stack import ROOT, free_port, served
 from serving.engine.progress import NoProgress, check, steps
-from tests.e2e.asking import wait_for
+from tests.waiting import wait_for
 
 LONG = json.dumps({"prompt": ".", "max_tokens": 1500, "ignore_eos": True}).encode()
 CORES = 2

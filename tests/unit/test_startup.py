@@ -65,7 +65,7 @@ def test_workers_are_set_from_the_cores_that_are_left_to_use(
     cores: int, limit: str | None, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setattr("serving.gateway.settings.CPU_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setattr("serving.startup.CPU_LIMIT", tmp_path / "cpu.max")
     if limit is not None:
         (tmp_path / "cpu.max").write_text(f"{limit}\n")
     assert load(GatewaySettings).workers == workers

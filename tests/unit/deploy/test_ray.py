@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -63,28 +60,3 @@ def test_other_versions_are_one_line(name: str, monkeypatch: pytest.MonkeyPatch)
 def test_the_lock_has_the_tested_ray() -> None:
     pins = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
     assert f"ray[serve]=={TESTED_RAY}" in pins
-
-
-ON_A_HEAD = """
-import vllm.platforms
-from vllm.platforms.interface import UnspecifiedPlatform
-vllm.platforms._current_platform = UnspecifiedPlatform()
-import deploy.ray.app as app
-deployment = app.build({"bundle": {"GPU": 1, "CPU": 4}})._bound_deployment
-config, command = deployment.init_args
-print(deployment.name, config["placement_group_config"], "--enable-lora" in command)
-"""
-
-
-def test_a_head_without_a_gpu_builds_the_application_for_workers_that_have_one() -> None:
-    """vLLM knows no device there."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ON_A_HEAD],
-        env={**os.environ, "RAY_ADDRESS": "local"},  # whatever cluster there is, or was
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    last = done.stdout.splitlines()[-1:]
-    assert last == ["Engine {'bundles': [{'GPU': 1, 'CPU': 4}]} True"], done.stderr[-3000:]

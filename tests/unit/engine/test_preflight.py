@@ -18,17 +18,14 @@ from loadtests.stack import free_port
 from serving.contract.lock import Lock, LockError, sha256
 from serving.contract.tasks import TASKS
 from serving.engine.command import arguments, environment
-from serving.engine.preflight import (
-    SHARED_MEMORY,
-    PreflightError,
-    check_machine,
-    locate_base,
-    preflight,
-)
+from serving.engine.machine import Machine
+from serving.engine.preflight import PreflightError, locate_base, preflight
 from serving.engine.settings import DEMO, EngineSettings
 from serving.startup import StartError, TraceTarget, check_port
 
 Break = Callable[[Path], object]
+CPU = Machine(gpu=False, dtype="float32", reason="", warning="", threads=3)
+GPU = Machine(gpu=True, dtype="auto", reason="", warning="", threads=3)
 
 
 @pytest.fixture
@@ -231,7 +228,7 @@ def test_a_port_that_is_taken_stops_the_start_in_one_line() -> None:
 def test_the_command_line_names_base_adapters_and_backend() -> None:
     settings = EngineSettings(engine_port=9)
     lock = Lock.load(settings.adapters)
-    command = arguments(settings, DEMO / "base", lock, rank=12, gpu=False, traces=None)
+    command = arguments(settings, DEMO / "base", lock, rank=12, machine=CPU, traces=None)
     options = dict(itertools.pairwise(command))
     first = command.index("--lora-modules") + 1
     adapters = [f"{name}={DEMO / 'adapters' / name}" for name in TASKS]
@@ -240,35 +237,16 @@ def test_the_command_line_names_base_adapters_and_backend() -> None:
     assert int(options["--max-loras"]) == len(lock.adapters) + 1
     assert options["--structured-outputs-config.backend"] == "outlines"
     assert options["--served-model-name"] == "demo"
+    assert options["--dtype"] == "float32"
     assert "--gpu-memory-utilization" not in command
     assert "--otlp-traces-endpoint" not in command
     target = TraceTarget("http://collector:4318/v1/traces", "http/protobuf")
-    on_gpu = arguments(settings, DEMO / "base", lock, rank=16, gpu=True, traces=target)
+    on_gpu = arguments(settings, DEMO / "base", lock, rank=16, machine=GPU, traces=target)
     assert "--gpu-memory-utilization" in on_gpu
     assert dict(itertools.pairwise(on_gpu))["--otlp-traces-endpoint"] == target.endpoint
-    traced = environment(settings, gpu=True, traces=target)
+    traced = environment(settings, GPU, target)
     assert traced["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
     assert traced["OTEL_SERVICE_NAME"] == "routine-engine"
-    assert "VLLM_CPU_KVCACHE_SPACE" in environment(settings, gpu=False, traces=None)
-    assert "VLLM_CPU_KVCACHE_SPACE" not in environment(settings, gpu=True, traces=None)
-
-
-def test_a_gpu_that_is_not_there_is_one_line() -> None:
-    check_machine("gpu", gpu=True)
-    check_machine("auto", gpu=False)
-    with pytest.raises(PreflightError, match=r"ENGINE_DEVICE=gpu, but no NVIDIA GPU .* --gpus all"):
-        check_machine("gpu", gpu=False)
-
-
-def test_no_libnuma_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.engine.preflight.NUMA", "libnuma.so.none")
-    check_machine("auto", gpu=True)
-    with pytest.raises(PreflightError, match="apt-get install libnuma1"):
-        check_machine("auto", gpu=False)
-
-
-def test_too_little_shared_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage("/")._replace(free=2**20)
-    monkeypatch.setattr("serving.engine.preflight.shutil.disk_usage", {SHARED_MEMORY: usage}.get)
-    with pytest.raises(PreflightError, match=r"/dev/shm has less than 16 MiB left: .*--shm-size"):
-        check_machine("auto", gpu=False)
+    assert "VLLM_CPU_KVCACHE_SPACE" in environment(settings, CPU, None)
+    assert "VLLM_CPU_KVCACHE_SPACE" not in environment(settings, GPU, None)
+    assert environment(settings, CPU, None)["OMP_NUM_THREADS"] == "3"

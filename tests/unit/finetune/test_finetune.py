@@ -1,4 +1,4 @@
-"""From rows to weights: a tiny base and adapter are trained, exported and pass preflight."""
+"""Recipes, what of a row counts in training, and what export refuses."""
 
 from __future__ import annotations
 
@@ -7,39 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
+from transformers import EvalPrediction
 
-from dataset.generate import rows, write
+from dataset.generate import rows
 from dataset.sources import SOURCES
 from finetune.data import IGNORED, TokenizationError, collate, encode_row
 from finetune.export import ExportError, export
-from finetune.recipe import Lora, NewModel, Recipe, RecipeError
+from finetune.recipe import Recipe, RecipeError
 from finetune.tokenizer import train_tokenizer
-from finetune.train import run, share_all_decided
-from serving.contract.lock import Lock
-from serving.engine.preflight import preflight
+from finetune.train import share_all_decided
+from tests.unit.finetune.tiny import recipe
 
 RECIPES = Path(__file__).parents[3] / "finetune" / "recipes"
 DEMO = Path(__file__).parents[3] / "finetune" / "demo"
 RATE = SOURCES["rate"]
 ROWS = list(rows(RATE, "train", 64, 9))
 TEXTS = [row["prompt"] + row["completion"] for row in ROWS]
-
-
-def recipe(**fields: object) -> Recipe:
-    values: dict[str, object] = {
-        "train": [Path("x")],
-        "out": Path("x"),
-        "steps": 1,
-        "batch": 4,
-        "learning_rate": 1e-3,
-        "prompt_weight": 0.0,
-        "decision_weight": 20.0,
-    }
-    return Recipe.model_validate(values | fields)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -133,47 +116,6 @@ def test_a_row_counts_only_if_every_decision_is_the_first_choice() -> None:
     chosen = np.array([[6, 0, 8, 0], [6, 0, 0, 0], [9, 0, 0, 0]])
     prediction = EvalPrediction(predictions=chosen, label_ids=(labels, decided))  # type: ignore[arg-type]
     assert share_all_decided(prediction) == {"all_decided_right": pytest.approx(2 / 3)}
-
-
-def test_a_base_and_adapters_are_trained_exported_and_pass_preflight(tmp_path: Path) -> None:
-    for name, source in SOURCES.items():
-        form, train = tmp_path / f"{name}-form.jsonl", tmp_path / f"{name}.jsonl"
-        write(form, rows(source, "train", 32, 1, form=True), 32, coached=False)
-        write(train, rows(source, "train", 32, 2), 32, coached=True)
-    forms = [tmp_path / f"{name}-form.jsonl" for name in SOURCES]
-    shape = NewModel(vocabulary=600, hidden=32, layers=1, heads=2)
-    base_log = run(recipe(train=forms, out=tmp_path / "base", new_model=shape, steps=3, batch=8))
-    for name in SOURCES:
-        log = run(
-            recipe(
-                train=[tmp_path / f"{name}.jsonl"],
-                validation=tmp_path / f"{name}.jsonl",
-                out=tmp_path / "adapters" / name,
-                model=str(tmp_path / "base"),
-                lora=Lora(rank=4, alpha=8),
-                steps=40,
-                batch=8,
-                learning_rate=1e-2,
-            )
-        )
-        scored = [entry for entry in log["history"] if "eval_all_decided_right" in entry]
-        losses = [entry["eval_loss"] for entry in scored]
-        assert losses[-1] < losses[0]
-        assert base_log["trained_parameters"] > log["trained_parameters"]
-
-    lock = export(str(tmp_path / "base"), "tiny", tmp_path / "adapters", tmp_path / "out")
-    assert lock == Lock.load(tmp_path / "out" / "adapters")
-    assert preflight(tmp_path / "out" / "base", tmp_path / "out" / "adapters", lock) == 4
-    weights = load_file(tmp_path / "out" / "adapters" / "rate" / "adapter_model.safetensors")
-    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
-    assert (tmp_path / "out" / "adapters" / "rate" / "loss.png").stat().st_size > 5000
-
-    base = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "base")
-    ids = AutoTokenizer.from_pretrained(tmp_path / "out" / "base")(TEXTS[0], return_tensors="pt")
-    with torch.no_grad():
-        plain = base(**ids).logits
-        adapted = PeftModel.from_pretrained(base, tmp_path / "out" / "adapters" / "rate")
-        assert not torch.allclose(plain, adapted(**ids).logits)
 
 
 def test_export_names_what_is_missing(tmp_path: Path) -> None:

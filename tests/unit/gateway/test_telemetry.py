@@ -21,6 +21,8 @@ RATE = "/gen/routine/rate"
 JSON = {"content-type": "application/json"}
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 TRACE_ID, CALLER_ID = CALLER.split("-")[1:3]
+EXPORT_SECONDS = 10
+"""How long OpenTelemetry waits for a collector, unless told otherwise."""
 
 
 def test_a_request_is_a_span_within_the_caller_s_trace(
@@ -71,9 +73,9 @@ def test_a_collector_that_is_away_holds_up_neither_requests_nor_the_end(
             for _ in range(3):
                 start = time.monotonic()
                 assert client.post(RATE, json=GOOD).status_code == 200
-                assert time.monotonic() - start < 0.5
+                assert time.monotonic() - start < EXPORT_SECONDS / 2
             start = time.monotonic()
-        assert time.monotonic() - start < CLOSE_SECONDS + 1
+        assert time.monotonic() - start < 10 * CLOSE_SECONDS
 
 
 def test_opentelemetry_s_variables_name_the_service(monkeypatch: pytest.MonkeyPatch) -> None:

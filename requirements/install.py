@@ -1,0 +1,157 @@
+"""Install locked lists into an environment: ``python3 -m requirements.install .venv LIST ...``
+
+The lists are complete and installed without resolution: left to themselves, installers add CUDA
+builds of torchvision, torchaudio and torchcodec to a CPU machine, and they break
+``import transformers``. uv does it, in a quarter of pip's time; where uv cannot (it reads none of
+pip's settings but those passed on here), pip does. What they say goes to a file.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving.terminal import Terminal
+
+UV = Path(__file__).with_name("uv.txt")
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+"""Has the builds whose version ends in +cpu; PyPI has not."""
+OLDEST_PYTHON = (3, 11)
+
+
+class InstallError(Exception):
+    """The message says what to do."""
+
+
+class Installer:
+    """Installs into ``environment``, a folder."""
+
+    def __init__(self, environment: Path, terminal: Terminal) -> None:
+        self._environment, self._terminal = environment, terminal
+        self._python = str(environment / "bin" / "python")
+        self.log = environment / "install.log"
+
+    def create(self) -> None:
+        """Make the environment, if there is none."""
+        self._environment.mkdir(parents=True, exist_ok=True)
+        if not Path(self._python).exists():
+            self._run(
+                "making a virtual environment", sys.executable, "-m", "venv", self._environment
+            )
+
+    def install(self, lists: Sequence[Path]) -> None:
+        """Install all that ``lists`` name, and this project.
+
+        Raises:
+            InstallError: neither uv nor pip could.
+        """
+        files = [word for path in lists for word in ("-r", str(path))]
+        torch = _torch(lists)
+        try:
+            self._pip("fetching uv", "-r", str(UV))
+            given = _given_to_uv(self._pip_settings())
+            if torch.endswith("+cpu") and not _is_at_hand(torch, given):
+                self._uv("installing torch", "--default-index", TORCH_CPU_INDEX, torch)
+            self._uv("installing packages", *given, *files)
+        except InstallError:
+            self._terminal.step(f"uv cannot install here (see {self.log}): pip does, more slowly")
+            try:
+                self._pip("installing torch", torch)
+            except InstallError:
+                self._pip("installing torch", "--extra-index-url", TORCH_CPU_INDEX, torch)
+            self._pip("installing packages", *files)
+        self._pip("installing this project", "--no-build-isolation", "--editable", ".")
+
+    def _pip(self, what: str, *arguments: str) -> None:
+        self._run(what, self._python, "-m", "pip", "install", "--no-deps", *arguments)
+
+    def _uv(self, what: str, *arguments: str) -> None:
+        uv = self._environment / "bin" / "uv"
+        self._run(what, uv, "pip", "install", "--python", self._python, "--no-deps", *arguments)
+
+    def _pip_settings(self) -> dict[str, str]:
+        """pip's own settings, from its files and the environment, by their long names."""
+        command = [self._python, "-m", "pip", "config", "list"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        lines = (line.partition("=") for line in done.stdout.splitlines() if "=" in line)
+        return {name.rpartition(".")[2]: ast.literal_eval(value) for name, _, value in lines}
+
+    def _run(self, what: str, *command: str | Path) -> None:
+        """Run ``command`` with its output in the log.
+
+        Raises:
+            InstallError: it failed.
+        """
+        done = threading.Event()
+
+        def show() -> None:
+            while not done.wait(0.2):
+                self._terminal.tick(what)
+
+        clock = threading.Thread(target=show)
+        clock.start()
+        try:
+            with self.log.open("ab") as log:
+                log.write(f"$ {' '.join(map(str, command))}\n".encode())
+                log.flush()
+                code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+        finally:
+            done.set()
+            clock.join()
+        if code:
+            raise InstallError(
+                f"{what} failed: connect to the package registry, or name a mirror in pip's "
+                f"settings, and try again. All it said is in {self.log}"
+            )
+
+
+def _torch(lists: Sequence[Path]) -> str:
+    lines = (line for path in lists for line in path.read_text(encoding="utf-8").splitlines())
+    return next(line for line in lines if line.startswith("torch=="))
+
+
+def _given_to_uv(settings: dict[str, str]) -> list[str]:
+    """Those of pip's settings that uv has too, as its options."""
+    if "cert" in settings:
+        os.environ.setdefault("SSL_CERT_FILE", settings["cert"])
+    given = [f"--find-links={place}" for place in settings.get("find-links", "").split()]
+    if "index-url" in settings:
+        given.append(f"--default-index={settings['index-url']}")
+    return given
+
+
+def _is_at_hand(torch: str, given: Sequence[str]) -> bool:
+    """Whether one of the folders that were named has a file of ``torch``."""
+    pattern = f"{torch.replace('==', '-')}-*.whl"
+    folders = (Path(word.partition("=")[2]) for word in given if word.startswith("--find-links"))
+    return any(any(folder.glob(pattern)) for folder in folders if folder.is_dir())
+
+
+def main() -> None:
+    if sys.version_info < OLDEST_PYTHON:
+        oldest, own = (".".join(map(str, v[:2])) for v in (OLDEST_PYTHON, sys.version_info))
+        sys.exit(
+            f"install: Python {oldest} or newer is needed, {sys.executable} is {own}: set PYTHON"
+        )
+    environment, *lists = map(Path, sys.argv[1:])
+    terminal = Terminal(sys.stdout)
+    installer = Installer(environment, terminal)
+    number = len({line for path in lists for line in path.read_text().splitlines() if "==" in line})
+    terminal.step(
+        f"installing some {number} locked packages into {environment}; log: {installer.log}"
+    )
+    try:
+        installer.create()
+        installer.install(lists)
+    except InstallError as error:
+        sys.exit(f"install: {error}")
+    terminal.step("installed")
+
+
+if __name__ == "__main__":
+    main()

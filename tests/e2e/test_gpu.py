@@ -1,0 +1,20 @@
+"""On a machine with a GPU, the service uses it and answers as right."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from loadtests.stack import Stack
+from serving.contract.profile import PUBLISHED
+from tests.e2e.asking import ask_all
+from tests.oracle import faults
+
+pytestmark = pytest.mark.gpu
+
+
+async def test_the_published_requests_are_answered_right_on_the_gpu(stack: Stack) -> None:
+    assert " on GPU, in " in stack.log.read_text(encoding="utf-8")
+    for text in await ask_all(stack.url, PUBLISHED, 4):
+        assert faults(json.loads(text)) == []
