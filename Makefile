@@ -147,7 +147,7 @@ ON_CPU := --extra engine-cpu --overrides requirements/overrides-cpu.txt \
 # cpu.txt and gpu.txt have everything. The others have an image's part of it, in the same versions:
 # engine-gpu.txt, what vLLM's own image lacks; ray-gpu.txt, what that of the GPU engine lacks.
 # Needs network. FIND_LINKS may name a folder with the CPU build of torch.
-lock: ## renew requirements/*.txt from pyproject.toml
+lock: $(VENV)/.serve ## renew requirements/*.txt from pyproject.toml
 	@set -e; \
 	lock() { list=requirements/$$1.txt; $(COMPILE) --output-file $$list "$${@:2}"; sed -i "/== 'never'/d" $$list; }; \
 	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load cluster dashboards image test); }; \

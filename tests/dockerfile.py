@@ -52,6 +52,9 @@ class Build:
     def __init__(self, path: Path, root: Path, vllm: Path | None = None) -> None:
         self.root, self.of_root = root, list[str]()
         self._arguments = {"VLLM_PYTHON": "{}.{}".format(*sys.version_info)}
+        self._found = {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")}
+        if self._found["UV_FIND_LINKS"]:  # torch is there, perhaps nowhere else
+            self._arguments["TORCH_INDEX"] = root.as_uri()
         self._bases = {"${PYTHON_IMAGE}": root / "python", "${VLLM_IMAGE}": vllm}
         subprocess.run([sys.executable, "-m", "venv", root / "python"], check=True)
         self._built: dict[str, Stage] = {}
@@ -139,6 +142,6 @@ class Build:
         subprocess.run(
             ["bash", "-euc", self.here(script)],
             cwd=stage.folder,
-            env={**os.environ, **stage.environment},
+            env={**os.environ, **self._found, **stage.environment},
             check=True,
         )

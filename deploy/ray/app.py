@@ -98,7 +98,7 @@ def build(options: dict[str, Any]) -> Application:
     model = check_model(settings)
     gpu = "GPU" in options["bundle"]
     dtype, reason, warning = arithmetic(settings.engine_dtype, gpu, instructions(os.environ))
-    machine = Machine(gpu, dtype, reason, warning, int(options["bundle"].get("CPU", 1)))
+    machine = Machine(gpu, dtype, reason, warning, max(1, int(options["bundle"]["CPU"])))
     command = arguments(settings, model.base, model.lock, model.rank, machine, None)
     config = {
         "model_loading_config": {

@@ -49,6 +49,10 @@ def _with_environment(
     target(**kwargs)
 
 
+def _call(function: Callable[[], Any]) -> Any:
+    return function()
+
+
 def is_tested() -> bool:
     """Whether the vLLM that is installed is the CPU build that this was tested with."""
     try:
@@ -64,7 +68,10 @@ def start() -> None:
 
 
 def use() -> None:
-    """Have vLLM fork engine cores from it."""
+    """Have vLLM fork engine cores from it, and look at a model that it has not met before in this
+    process: it starts another Python for that, not to touch CUDA here."""
+    from vllm.model_executor.models import registry
     from vllm.v1.engine import utils
 
     setattr(utils, "get_mp_context", _Context)  # noqa: B010
+    setattr(registry, "_run_in_subprocess", _call)  # noqa: B010

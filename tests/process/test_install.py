@@ -1,0 +1,91 @@
+"""The installer, in a folder of its own: uv, pip where uv cannot, one line where neither can."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from loadtests.stack import ROOT
+
+PROJECT = """
+[project]
+name = "sample"
+version = "1"
+[tool.setuptools]
+packages = ["serving"]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with this one's installer and a list of one package, a torch that is empty."""
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "requirements").mkdir()
+    for name in ("serving/__init__.py", "serving/terminal.py", "requirements/install.py",
+                 "requirements/uv.txt"):  # fmt: skip
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "list.txt").write_text("torch==0.0.1+cpu\nsetuptools==78.1.1\n")
+    (tmp_path / "wheels").mkdir()
+    with zipfile.ZipFile(tmp_path / "wheels" / "torch-0.0.1+cpu-py3-none-any.whl", "w") as wheel:
+        info = "torch-0.0.1+cpu.dist-info"
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1+cpu")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any")
+        wheel.writestr(f"{info}/RECORD", "")
+        wheel.writestr("torch.py", "")
+    return tmp_path
+
+
+def install(project: Path, **variables: str) -> tuple[int, list[str], str]:
+    """Exit code, the terminal's lines and the log."""
+    done = subprocess.run(
+        [sys.executable, "-m", "requirements.install", ".venv", "list.txt"],
+        cwd=project,
+        env={**os.environ, "PIP_FIND_LINKS": str(project / "wheels"), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    log = (project / ".venv" / "install.log").read_text()
+    return done.returncode, done.stdout.splitlines(), log
+
+
+def installed(project: Path) -> str:
+    return subprocess.run(
+        [project / ".venv" / "bin" / "python", "-m", "pip", "list"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def test_uv_installs_the_list_and_the_project(project: Path) -> None:
+    code, said, log = install(project)
+    assert (code, len(said)) == (0, 2), log
+    assert said[0].endswith("installing 2 packages into .venv; log: .venv/install.log")
+    assert said[1].endswith("installed")
+    assert "uv pip install" in log
+    assert {"torch", "sample"} <= {line.split()[0] for line in installed(project).splitlines()}
+
+
+def test_pip_does_where_uv_cannot(project: Path) -> None:
+    code, said, log = install(project, UV_OFFLINE="1", UV_CACHE_DIR=str(project / "empty"))
+    assert (code, len(said)) == (0, 3), log
+    assert said[1].endswith("uv cannot install here (see .venv/install.log): pip does, more slowly")
+    assert {"torch", "sample"} <= {line.split()[0] for line in installed(project).splitlines()}
+
+
+def test_no_network_is_one_line(project: Path) -> None:
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null"}
+    code, said, log = install(project, PIP_NO_CACHE_DIR="1", PIP_RETRIES="0", **nowhere)
+    assert code == 1
+    assert said[-1].startswith("install: installing packages failed: connect to the package")
+    assert "Connection refused" in log
+    assert len(said) == 3
