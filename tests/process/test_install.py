@@ -21,6 +21,12 @@ version = "1"
 packages = ["serving"]
 """
 
+WHEEL = {
+    "METADATA": "Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1+cpu\n",
+    "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "RECORD": "",
+}
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -35,10 +41,8 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "wheels").mkdir()
     with zipfile.ZipFile(tmp_path / "wheels" / "torch-0.0.1+cpu-py3-none-any.whl", "w") as wheel:
         info = "torch-0.0.1+cpu.dist-info"
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1+cpu")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any")
-        wheel.writestr(f"{info}/RECORD", "")
-        wheel.writestr("torch.py", "")
+        for name, text in WHEEL.items():
+            wheel.writestr(f"{info}/{name}", text)
     return tmp_path
 
 

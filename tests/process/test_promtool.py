@@ -1,0 +1,46 @@
+"""What Prometheus is given, as its own promtool sees it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+
+from deploy.observability.prometheus import HERE, HINT, configuration, tool
+from serving.contract.tasks import TASKS
+from serving.engine.metrics import DrafterMetrics
+from serving.gateway.metrics import Metrics
+from serving.startup import StartError
+
+RULES = HERE / "rules"
+
+
+def promtool(*arguments: str | Path, given: bytes = b"") -> str:
+    try:
+        binary = tool("promtool")
+    except StartError:
+        pytest.skip(HINT)
+    command = [str(binary), *map(str, arguments)]
+    done = subprocess.run(command, input=given, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    return done.stdout.decode()
+
+
+def test_the_configuration_is_prometheus_s(tmp_path: Path) -> None:
+    assert "SUCCESS" in promtool("check", "config", HERE / "prometheus.yml")
+    local = configuration(tmp_path, {"gateway": "127.0.0.1:1", "engine": "127.0.0.1:2"}, 1)
+    assert "SUCCESS" in promtool("check", "config", local)
+    jobs = yaml.safe_load(local.read_text())["scrape_configs"]
+    assert [job["job_name"] for job in jobs] == ["gateway", "engine"]
+
+
+def test_alerts_fire_and_keep_quiet_as_promtool_s_tests_say() -> None:
+    assert "SUCCESS" in promtool("test", "rules", RULES / "tests.yaml")
+
+
+def test_metrics_are_named_as_prometheus_wants_it() -> None:
+    for registry in (Metrics("derive").registry, DrafterMetrics(TASKS).registry):
+        assert promtool("check", "metrics", given=generate_latest(registry)) == ""
