@@ -30,12 +30,23 @@ def register() -> None:
     _change_cpu()
 
 
+def _allow_amx() -> None:
+    """Ask Linux for AMX's registers, for this process. vLLM 0.32's attention uses them without
+    asking, and an engine whose first prompt is a single token (oneDNN, which asks, multiplies that
+    without AMX) ended by an illegal instruction."""
+    import torch
+
+    if torch.cpu.get_capabilities().get("amx_tile"):
+        torch.cpu._init_amx()
+
+
 def _change_cpu() -> None:
     import vllm
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():
         return
+    _allow_amx()
     if vllm.__version__ != TESTED_VLLM:
         log.warning(
             "vLLM is %s; LoRA, batches and sampling on CPU are left as they are (%s is patched)",
