@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from serving.terminal import Terminal
 UV = Path(__file__).with_name("uv.txt")
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """Has the builds whose version ends in +cpu; PyPI has not."""
+PIP_PLACES = ("global", "user", "site", "install", ":env:")
+"""Where pip's settings come from; a later place overrules."""
 OLDEST_PYTHON = (3, 11)
 
 
@@ -78,8 +81,12 @@ class Installer:
         """pip's own settings, from its files and the environment, by their long names."""
         command = [self._python, "-m", "pip", "config", "list"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = (line.partition("=") for line in done.stdout.splitlines() if "=" in line)
-        return {name.rpartition(".")[2]: ast.literal_eval(value) for name, _, value in lines}
+        found: dict[str, dict[str, str]] = defaultdict(dict)
+        for line in done.stdout.splitlines():
+            place, _, rest = line.partition(".")
+            name, _, value = rest.partition("=")
+            found[place][name] = ast.literal_eval(value)
+        return {n: v for place in PIP_PLACES for n, v in found[place].items()}
 
     def _run(self, what: str, *command: str | Path) -> None:
         """Run ``command`` with its output in the log.
@@ -141,10 +148,8 @@ def main() -> None:
     environment, *lists = map(Path, sys.argv[1:])
     terminal = Terminal(sys.stdout)
     installer = Installer(environment, terminal)
-    number = len({line for path in lists for line in path.read_text().splitlines() if "==" in line})
-    terminal.step(
-        f"installing some {number} locked packages into {environment}; log: {installer.log}"
-    )
+    lines = {line for path in lists for line in path.read_text(encoding="utf-8").splitlines()}
+    terminal.step(f"installing {len(lines)} packages into {environment}; log: {installer.log}")
     try:
         installer.create()
         installer.install(lists)

@@ -44,8 +44,10 @@ class _Context(ForkServerContext):
 def _with_environment(
     variables: Mapping[str, str], target: Callable[..., object], kwargs: Mapping[str, Any]
 ) -> None:
-    os.environ.clear()
-    os.environ.update(variables)
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    # What stays is left alone: setproctitle finds the command line by what lies behind it.
+    os.environ.update({n: value for n, value in variables.items() if os.environ.get(n) != value})
     target(**kwargs)
 
 
