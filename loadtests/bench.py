@@ -100,7 +100,7 @@ PLANS = {
     "stack": Plan(
         "demo",
         DEMO,
-        (Group("rate", ("ours", "engine", "ours-2", "engine-2"), (32,), 5, 40),),
+        (Group("rate", ("ours", "engine"), (32,), 5, 40),),
         warm_up=500,
     ),
     "full-size": Plan(

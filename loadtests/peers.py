@@ -197,8 +197,6 @@ WORDS = {
     "forced": "ours, drafts of forced text alone",
     "ours": "ours",
     "engine": "our engine, without the gateway",
-    "ours-2": "ours, the engine with two API processes",
-    "engine-2": "our engine with two API processes, without the gateway",
     "adapter": "our engine, adapter",
     "base": "our engine, no adapter",
     "bfloat16": "ours, bfloat16",
@@ -213,14 +211,13 @@ AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 STACKS: Mapping[str, Mapping[str, str]] = {
     "ours": {},
     "forced": {"ENGINE_DRAFTER": "forced"},
-    "ours-2": {"ENGINE_API_SERVERS": "2"},
     "bfloat16": {"ENGINE_DTYPE": "bfloat16"},
     "float32": {"ENGINE_DTYPE": "float32"},
     "bfloat16-avx2": {"ENGINE_DTYPE": "bfloat16", **AVX2},
     "float32-avx2": {"ENGINE_DTYPE": "float32", **AVX2},
 }
 """Our whole services, and what is set for each."""
-ENGINES = {"engine": "ours", "engine-2": "ours-2", "adapter": "forced", "base": "forced"}
+ENGINES = {"engine": "ours", "adapter": "forced", "base": "forced"}
 """Their engines asked directly. What ``forced`` takes for an answer does not depend on what was
 answered before."""
 

@@ -44,7 +44,6 @@ def arguments(
         "--served-model-name": lock.base.name,
         "--host": settings.engine_host,
         "--port": settings.engine_port,
-        "--api-server-count": settings.engine_api_servers,
         "--data-parallel-size": settings.engine_data_parallel,
         "--shutdown-timeout": settings.engine_drain_seconds,
         "--dtype": machine.dtype,
@@ -106,6 +105,9 @@ def environment(
         # What vLLM sets for its worker processes (vllm/utils/ompmultiprocessing.py): threads that
         # found no work leave the core after 5 ms.
         variables |= {"KMP_BLOCKTIME": "5", "KMP_TPAUSE": "0"}
+        # vLLM compiles a few functions, in C++, when a request first needs them. The first with
+        # ``logprobs`` held up all others for 12 s; without a C++ compiler it ended the engine.
+        variables["TORCH_COMPILE_DISABLE"] = "1"
         variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(machine.threads))
         preload = [*map(str, _cpu_libraries()), os.environ.get("LD_PRELOAD", "")]
         variables["LD_PRELOAD"] = ":".join(filter(None, preload))

@@ -35,9 +35,6 @@ class EngineSettings(BaseSettings):
     """Address the engine listens on."""
     engine_port: int = Field(default=8001, ge=1, le=65535)
     """Port the engine listens on."""
-    engine_api_servers: int = Field(default=1, ge=1)
-    """Processes that read requests and write answers for the engine core. One is enough until its
-    core is full; on two cores in all a second one gained nothing (``make bench``)."""
     engine_device: Literal["auto", "gpu"] = "auto"
     """``gpu`` refuses to start without a GPU (as the GPU image does); ``auto`` takes one if it is
     there."""

@@ -18,8 +18,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The running service; stopped by Ctrl-C at the end, which must leave nothing behind."""
-    running = Stack.start(tmp_path_factory.mktemp("stack") / "serve.log")
+    """The running service, on a machine without a C++ compiler; stopped by Ctrl-C at the end, which
+    must leave nothing behind."""
+    folder = tmp_path_factory.mktemp("stack")
+    without = {"CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
+    running = Stack.start(folder / "serve.log", **without)
     try:
         running.wait_ready()
         yield running

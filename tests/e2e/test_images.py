@@ -134,7 +134,7 @@ def test_the_gpu_s_image_without_a_gpu_is_one_line(engine: Image, tmp_path: Path
     image = Image.make("engine-gpu", tmp_path, Path(engine.build.root / "opt" / "venv"))
     code, said = image.run(image.stage.entrypoint, **MODEL)
     assert code == 1
-    assert said.startswith("engine: ENGINE_DEVICE=gpu, but no NVIDIA GPU is to be seen")
+    assert said.startswith("engine: ENGINE_DEVICE=gpu, but no NVIDIA GPU was found")
     assert said.count("\n") == 1
 
 

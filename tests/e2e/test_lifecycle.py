@@ -17,7 +17,6 @@ import pytest
 
 from loadtests.stack import ROOT, Stack, free_port
 from tests.bad_requests import GOOD
-from tests.exposition import samples
 from tests.waiting import wait_for
 
 RATE = "/gen/routine/rate"
@@ -58,32 +57,6 @@ def test_whichever_process_is_killed_nothing_of_the_service_stays(
     assert post(fresh_stack.url)[0] == 200
     os.kill(fresh_stack.pid_of(victim), signal.SIGKILL)
     assert fresh_stack.wait_stopped() != 0
-
-
-def test_two_api_servers_of_the_engine_are_counted_and_end_together(tmp_path: Path) -> None:
-    stack = Stack.start(tmp_path / "serve.log", ENGINE_API_SERVERS="2")
-
-    def answered() -> float:
-        with urllib.request.urlopen(f"{stack.engine_url}/metrics", timeout=10) as response:
-            found = samples(response.read().decode())
-        name = "vllm:request_success_total"
-        return sum(value for (sample, _), value in found.items() if sample == name)
-
-    try:
-        stack.wait_ready()
-        before = answered()
-        body = json.dumps({"model": "rate", "prompt": "5", "max_tokens": 1}).encode()
-        for _ in range(20):  # a new connection each: either process may get it
-            request = urllib.request.Request(
-                f"{stack.engine_url}/v1/completions", body, {"content-type": "application/json"}
-            )
-            assert ask(request)[0] == 200
-        assert answered() - before == 20
-        assert post(stack.url)[0] == 200
-        os.kill(stack.pid_of("APIServer_1"), signal.SIGKILL)
-        assert stack.wait_stopped() != 0
-    finally:
-        stack.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -18,7 +18,8 @@ from loadtests.stack import ROOT, free_port, served
 from serving.engine.progress import NoProgress, check, steps
 from tests.waiting import wait_for
 
-LONG = json.dumps({"prompt": ".", "max_tokens": 1500, "ignore_eos": True}).encode()
+LENGTH = 1000
+LONG = json.dumps({"prompt": ".", "max_tokens": LENGTH, "ignore_eos": True}).encode()
 CORES = 2
 
 
@@ -73,7 +74,7 @@ def busy(url: str) -> Iterator[None]:
     assert len(answers) < CORES
     for thread in threads:
         thread.join()
-    assert answers == [1500] * CORES
+    assert answers == [LENGTH] * CORES
 
 
 def command(port: int) -> tuple[int, str]:
