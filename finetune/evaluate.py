@@ -2,7 +2,7 @@
 
 Starts the engine as serving does (``python -m serving.engine``), asks it for every held-out request
 under the task's constraint, with and without the adapter, checks each answer and compares its
-decisions with the coach's. The scores go into the lock file.
+decisions with the coach's. The scores go into the lock file, or into one that ``--scores`` names.
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--adapters", type=Path, required=True, help="folder with lock.json")
     parser.add_argument("--test-sets", type=Path, default=Path("dataset/data"))
     parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--scores", type=Path, help="JSON file for them, instead of the lock file")
     arguments = parser.parse_args()
     environment = {"ADAPTERS": str(arguments.adapters)}
     if arguments.model:
@@ -162,11 +163,15 @@ def main() -> None:
             )
     except (EvaluationError, LockError) as error:
         sys.exit(f"evaluate: {error}")
-    adapters = {
-        name: entry.model_copy(update={"scores": scores[name]})
-        for name, entry in lock.adapters.items()
-    }
-    lock.model_copy(update={"adapters": adapters}).save(arguments.adapters)
+    if arguments.scores:
+        found = {name: result.model_dump() for name, result in scores.items()}
+        arguments.scores.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    else:
+        adapters = {
+            name: entry.model_copy(update={"scores": scores[name]})
+            for name, entry in lock.adapters.items()
+        }
+        lock.model_copy(update={"adapters": adapters}).save(arguments.adapters)
     for name, result in scores.items():
         print(
             f"{name}: {result.with_adapter:.1%} of each {result.part} right with the adapter, "

@@ -25,7 +25,7 @@ from typing import Any
 import aiohttp
 
 from loadtests import drafter_cost
-from loadtests.bench_report import arithmetic_table, picture, tables
+from loadtests.bench_report import arithmetic_table, picture, scores_table, tables
 from loadtests.counters import difference, engine_counters
 from loadtests.drawn import ASKED, drawn
 from loadtests.peers import STACKS, WORDS, Model, Peer, start
@@ -319,7 +319,12 @@ def publish() -> None:
         by_page["arithmetic" in name].append(result)
     picture(by_page[False], RESULTS / "bench.png")
     show("bench", tables(by_page[False]))
-    show("bench-arithmetic", arithmetic_table(by_page[True]), ARITHMETIC_PAGE)
+    scores = {
+        path.stem.removeprefix("scores-"): json.loads(path.read_text())
+        for path in sorted(RESULTS.glob("scores-*.json"))
+    }
+    text = "\n\n".join([scores_table(scores), arithmetic_table(by_page[True])])
+    show("bench-arithmetic", text, ARITHMETIC_PAGE)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,22 @@ def arithmetic_table(results: Sequence[dict[str, Any]]) -> str:
         ]
         parts += [setting_line(result), markdown(head, sorted(cells))]
     return "\n\n".join(parts)
+
+
+def scores_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """How well the demo's adapters do in each arithmetic, as ``finetune.evaluate`` scored them."""
+    cells = [
+        [
+            f"{name}, {dtype}",
+            f"{score['with_adapter']:.1%} of each {score['part']}",
+            f"{score['valid']:.1%}",
+            f"{score['requests']:,}",
+        ]
+        for dtype, tasks in scores.items()
+        for name, score in tasks.items()
+    ]
+    head = ("demo adapter", "exactly as the coach's", "valid", "unseen requests")
+    return markdown(head, sorted(cells))
 
 
 def _passes(row: dict[str, Any]) -> str:

@@ -21,8 +21,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The running service, on a machine without a C++ compiler; stopped by Ctrl-C at the end, which
     must leave nothing behind."""
     folder = tmp_path_factory.mktemp("stack")
-    without = {"CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
-    running = Stack.start(folder / "serve.log", **without)
+    running = Stack.start(
+        folder / "serve.log",
+        CXX="/nowhere/c++",
+        TORCHINDUCTOR_CACHE_DIR=str(folder / "compiled"),
+    )
     try:
         running.wait_ready()
         yield running
