@@ -72,7 +72,7 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder, log = Path(temporary) / "clone", Path(temporary) / "serve.log"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-        cold, _ = start_and_stop(folder, log, 0, PIP_NO_CACHE_DIR="1")
+        cold, _ = start_and_stop(folder, log, 0, PIP_NO_CACHE_DIR="1", UV_NO_CACHE="1")
         warm, requests = start_and_stop(folder, log, ROUNDS)
     latencies = {}
     for name, seconds in requests.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+import torch
 import vllm
 from vllm.platforms import current_platform
 from vllm.v1.cudagraph_dispatcher import CudagraphDispatcher
@@ -41,6 +42,17 @@ def test_lora_batches_and_sampling_on_cpu_are_ours_on_the_tested_version(
     assert CudagraphDispatcher.dispatch is dispatch
     assert rejection_sampler.expand_batch_to_tokens is expand_batch_to_tokens
     assert not caplog.records
+
+
+@pytest.mark.parametrize(("has_it", "asked"), [(True, 1), (False, 0)])
+def test_amx_s_registers_are_asked_for_where_there_are_any(
+    has_it: bool, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_tile": has_it})
+    monkeypatch.setattr(torch.cpu, "_init_amx", lambda: calls.append("asked"))
+    register()
+    assert len(calls) == asked
 
 
 def test_another_version_keeps_its_own_and_is_warned_about(
