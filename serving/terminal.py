@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TextIO
 
 CLEAR_LINE = "\r\033[K"
@@ -38,6 +39,6 @@ class Terminal:
             self._write(f"{self.seconds:7.1f} s  {text} ...")
 
     def _write(self, text: str) -> None:
-        with self._lock:
+        with self._lock, suppress(OSError):  # a closed terminal: nobody reads it
             self._output.write((CLEAR_LINE if self._is_terminal else "") + text)
             self._output.flush()

@@ -16,7 +16,6 @@ import shlex
 import signal
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,8 +50,8 @@ class Lines(Printer):  # type: ignore[misc]  # honcho has no types
         self._terminal = terminal
         self._last: dict[str, str] = {}
         """By process, the line it wrote last."""
-        self._told = False
-        """That something stops."""
+        self.stopping = threading.Event()
+        """Set once something stops, and so all."""
 
     def write(self, message: Message) -> None:
         """Take what honcho passes on: a process's output, or its own words on processes."""
@@ -72,9 +71,9 @@ class Lines(Printer):  # type: ignore[misc]  # honcho has no types
     def _tell_stop(self, line: str) -> None:
         """Say why all stop, which the first such line tells: a signal, or a process that ended."""
         name, stopped, code = line.partition(" stopped (rc=")
-        if self._told or not (stopped or line.endswith(" received")):
+        if self.stopping.is_set() or not (stopped or line.endswith(" received")):
             return
-        self._told = True
+        self.stopping.set()
         last = self._last.get(name, "it wrote nothing")
         if not stopped:
             self._terminal.step(f"{line}: stopping")
@@ -87,11 +86,12 @@ class Lines(Printer):  # type: ignore[misc]  # honcho has no types
 
 def _warning(line: str) -> str:
     """What a line of JSON warns of, if it does and is no request's."""
-    if not line.startswith("{"):
+    try:
+        entry = json.loads(line) if line.startswith("{") else {}
+    except ValueError:
         return ""
-    entry = json.loads(line)
     warns = entry.get("level") in ("WARNING", "ERROR", "CRITICAL") and "status" not in entry
-    return str(entry["message"]) if warns else ""
+    return str(entry.get("message", "")) if warns else ""
 
 
 def together(modules: Mapping[str, str]) -> None:
@@ -123,28 +123,35 @@ def _printer(log: str, gateway: GatewaySettings) -> Lines:
         raise StartError(f"LOG={log} cannot be written ({error.strerror}): set LOG") from error
     terminal = Terminal(sys.stdout)
     terminal.step(f"starting; log: {log}")
-    threading.Thread(target=_tell_ready, args=(gateway, terminal), daemon=True).start()
-    return Lines(file, terminal)
+    lines = Lines(file, terminal)
+    waiting = threading.Thread(
+        target=_tell_ready, args=(gateway, terminal, lines.stopping), daemon=True
+    )
+    waiting.start()
+    return lines
 
 
-def _tell_ready(gateway: GatewaySettings, terminal: Terminal) -> None:
-    """Wait until the service is ready, and say how to use it."""
+def _tell_ready(gateway: GatewaySettings, terminal: Terminal, stopping: threading.Event) -> None:
+    """Wait until the service is ready, and say how to use it; or until it stops."""
     host = "127.0.0.1" if gateway.host in ("0.0.0.0", "::") else gateway.host
     url = f"http://{host}:{gateway.port}"
-    _wait(f"{gateway.engine}/health", "loading the model", terminal)
-    terminal.step("engine: answers")
-    _wait(f"{url}/readyz", "trying adapters and constraints", terminal)
+    for what, address in (
+        ("loading the model", f"{gateway.engine}/health"),
+        ("trying adapters and constraints", f"{url}/readyz"),
+    ):
+        while not _answers(address):
+            terminal.tick(what)
+            if stopping.wait(POLL_SECONDS):
+                return
+        terminal.step(f"done: {what}")
     terminal.step(f"ready: {url} (API page: {url}/docs). Try:")
     body = json.dumps(PUBLISHED[0].model_dump(), ensure_ascii=False)
     terminal.line(f"curl {url}/gen/routine/rate -H 'content-type: application/json' -d '{body}'")
 
 
-def _wait(address: str, what: str, terminal: Terminal) -> None:
-    """Until ``address`` answers well."""
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except OSError:
-            terminal.tick(what)
-            time.sleep(POLL_SECONDS)
+def _answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=5).close()
+    except OSError:
+        return False
+    return True

@@ -21,6 +21,7 @@ print("noise of", sys.argv[0])
 print('{"level":"WARNING","message":"adapter rate is not loaded"}')
 print('{"level":"WARNING","message":"request","status":503}')
 print('{"level":"INFO","message":"waiting"}')
+print('{no JSON')
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -67,7 +68,8 @@ def test_the_terminal_has_the_steps_and_a_line_to_try_and_the_file_all(tmp_path:
     os.killpg(run.process.pid, signal.SIGINT)
     assert run.process.wait(30) == 130
     own = {"T engine: demo on CPU", "T engine: warning: adapter rate is not loaded",
-           "T gateway: warning: adapter rate is not loaded", "T engine: answers"}  # fmt: skip
+           "T gateway: warning: adapter rate is not loaded", "T done: loading the model",
+           "T done: trying adapters and constraints"}  # fmt: skip
     first, *steps, ready, curl, last = run.seen
     assert first == "T starting; log: serve.log"
     assert set(steps) == own
@@ -90,7 +92,7 @@ def test_the_terminal_has_the_steps_and_a_line_to_try_and_the_file_all(tmp_path:
          "KeyError: 'weights'"),
         ("os._exit(0)",
          "T engine ended by itself (exit code 0); all that was written is in serve.log, at last: "
-         '{"level":"INFO","message":"waiting"}'),
+         '{no JSON'),
     ],
 )  # fmt: skip
 def test_what_ends_by_itself_is_one_line_that_says_why(end: str, line: str, tmp_path: Path) -> None:
