@@ -122,8 +122,6 @@ def test_workers_from_elsewhere_join_and_are_counted(stack: Stack, tmp_path: Pat
 
 
 def test_locust_s_own_page_sets_the_load_and_ctrl_c_counts(stack: Stack, tmp_path: Path) -> None:
-    # A shell ignores Ctrl-C for what it starts in the background, tests included; children inherit.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = answers(stack.url)
     page, log = f"http://127.0.0.1:{free_port()}", tmp_path / "log"
     command = [sys.executable, "-m", "loadtests.load", "--web", "--url", stack.url]
