@@ -7,6 +7,5 @@ from hypothesis import settings
 settings.register_profile("shared machine", deadline=None)  # others' load is no failure of ours
 settings.load_profile("shared machine")
 
-# A shell ignores Ctrl-C for what it starts in the background, tests included; children inherit that,
-# and tests press it.
+# Tests press Ctrl-C. A shell has what it starts in the background ignore that, and children inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
