@@ -26,6 +26,7 @@ MODULES = [
     "vllm.v1.worker.cpu_worker",
     "vllm.model_executor.models.transformers",
     "vllm.v1.structured_output.backend_outlines",
+    "serving.engine.exit_at_once",
 ]
 """What an engine core imports until it is ready; one that is missing is left out."""
 
