@@ -130,7 +130,7 @@ PLANS = {
     "arithmetic": Plan(
         "demo",
         DEMO,
-        (Group("rate", ARITHMETIC + ARITHMETIC_AVX2, (1, 32), 6, 5),),
+        (Group("rate", ARITHMETIC + ARITHMETIC_AVX2, (1, 32), 6, 4),),
         warm_up=200,
         variables=SMALL_CACHE,
     ),
@@ -146,7 +146,7 @@ PLANS = {
         "full-size stand-in",
         FULL_SIZE,
         (Group("rate", ARITHMETIC_AVX2, (1, 8), 15, 2),),
-        warm_up=20,
+        warm_up=50,
         variables=SMALL_CACHE,
     ),
     "gpu": Plan(

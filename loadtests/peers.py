@@ -24,7 +24,7 @@ from serving.contract.output import OutputError
 from serving.contract.pieces import encode
 from serving.contract.tasks import Task
 
-ENGINE = "serving.engine.serve"
+ENGINE = "-m serving.engine.serve"
 """What the command line of our engine's API server has."""
 NGRAM = {
     "method": "ngram",

@@ -44,6 +44,8 @@ def arguments(
         "--served-model-name": lock.base.name,
         "--host": settings.engine_host,
         "--port": settings.engine_port,
+        # Not one an engine core, vLLM's choice: two on two cores gained nothing.
+        "--api-server-count": 1,
         "--data-parallel-size": settings.engine_data_parallel,
         "--shutdown-timeout": settings.engine_drain_seconds,
         "--dtype": machine.dtype,

@@ -26,7 +26,7 @@ MODULES = [
     "vllm.v1.worker.cpu_worker",
     "vllm.model_executor.models.transformers",
     "vllm.v1.structured_output.backend_outlines",
-    "serving.engine.exit_at_once",
+    "serving.engine.fork_origin",
 ]
 """What an engine core imports until it is ready; one that is missing is left out."""
 
@@ -45,10 +45,8 @@ class _Context(ForkServerContext):
 def _with_environment(
     variables: Mapping[str, str], target: Callable[..., object], kwargs: Mapping[str, Any]
 ) -> None:
-    for name in os.environ.keys() - variables.keys():
-        del os.environ[name]
-    # What stays is left alone: setproctitle finds the command line by what lies behind it.
-    os.environ.update({n: value for n, value in variables.items() if os.environ.get(n) != value})
+    os.environ.clear()
+    os.environ.update(variables)
     target(**kwargs)
 
 

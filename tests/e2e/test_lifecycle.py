@@ -50,7 +50,7 @@ def post(url: str) -> tuple[int, float, str]:
     return status, time.monotonic() - start, answer
 
 
-@pytest.mark.parametrize("victim", ["serving.engine.serve", "EngineCore", "serving.gateway"])
+@pytest.mark.parametrize("victim", ["-m serving.engine.serve", "EngineCore", "-m serving.gateway"])
 def test_whichever_process_is_killed_nothing_of_the_service_stays(
     victim: str, fresh_stack: Stack
 ) -> None:

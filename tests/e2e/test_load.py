@@ -81,7 +81,7 @@ def test_what_locust_counts_is_what_the_gateway_counted(stack: Stack, tmp_path: 
 
 
 def test_an_open_loop_keeps_its_rate(stack: Stack, tmp_path: Path) -> None:
-    rate, seconds = max(1, int(asyncio.run(capacity(stack.url)) / 4)), 15
+    rate, seconds = max(1, int(asyncio.run(capacity(stack.url)) / 4)), 10
     done = load(
         stack.url, tmp_path, "--open", "--level", str(rate), "--seconds", str(seconds), "--leave",
         "0", "--deadline", "30", "--mix", "rate=1",
