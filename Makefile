@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor check unit test all-tests test-slow lint environment prometheus dashboards dashboard-preview dataset demo-model full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-soak load-web lock clean
+.PHONY: help serve serve-cluster monitor check unit test test-slow lint environment prometheus dashboards dashboard-preview dataset demo-model full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-soak load-web lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,11 +40,8 @@ check: $(VENV)/.installed ## lint, types, unit and contract tests: while you wor
 unit: $(VENV)/.installed
 	@$(PYTEST) tests/unit tests/contract
 
-test: $(VENV)/.prometheus ## everything: also processes, and end to end on the real vLLM
-	@$(MAKE) --no-print-directory --jobs 2 lint all-tests
-
-all-tests: $(VENV)/.prometheus
-	@$(PYTEST) -m "not slow$(if $(GPU),, and not gpu)"
+test: check $(VENV)/.prometheus ## everything: also processes, and end to end on the real vLLM
+	@$(PYTEST) tests/process tests/e2e -m "not slow$(if $(GPU),, and not gpu)"
 
 test-slow: $(VENV)/.installed ## what takes longest: 1,000 answers of each task, byte for byte those of plain decoding
 	@$(PYTEST) -m slow

@@ -46,7 +46,8 @@ async def ask(session: aiohttp.ClientSession, asked: BaseModel) -> dict[str, Any
 
 
 async def ask_all(url: str, asked: Sequence[BaseModel], at_once: int) -> list[dict[str, Any]]:
-    return [json.loads(text) for text in await asking.ask_all(url, asked, at_once)]
+    # Many at once on a small machine: the engine may find no time for a connection, and says so.
+    return [json.loads(text) for text in await asking.ask_all(url, asked, at_once, retries=3)]
 
 
 def without_rates(profile: Profile, days: int, **fields: Any) -> MonthRequest:

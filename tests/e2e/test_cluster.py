@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,11 +42,14 @@ AUTOSCALING = {
 }
 """As the GPU's configuration has it, in less time."""
 STATUS = """
-import ray
+import sys, ray
 ray.init(address="auto", namespace="serve", log_to_driver=False)
 from ray import serve
-print(serve.status().applications["engine"].deployments["Engine"].replica_states)
+for line in sys.stdin:
+    states = serve.status().applications["engine"].deployments["Engine"].replica_states
+    print("states:", states, flush=True)
 """
+"""Tells them for every line that it is given: importing Ray for each question would take a core."""
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +71,27 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.kill()
 
 
-def running() -> int:
-    """Replicas that answer."""
-    done = subprocess.run(
-        [sys.executable, "-c", STATUS], capture_output=True, text=True, check=True, timeout=60
-    )
-    states = ast.literal_eval(done.stdout.splitlines()[-1])
-    return int(states.get("RUNNING", 0))
+@pytest.fixture(scope="module")
+def running(cluster: Stack) -> Iterator[Callable[[], int]]:
+    """How many replicas answer."""
+    with subprocess.Popen(
+        [sys.executable, "-c", STATUS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as told:
+
+        def count() -> int:
+            assert told.stdin and told.stdout
+            print(file=told.stdin, flush=True)
+            while not (line := told.stdout.readline()).startswith("states: "):
+                assert line, "Ray cannot be asked"
+            states = ast.literal_eval(line.removeprefix("states: "))
+            return int(states.get("RUNNING", 0))
+
+        yield count
+        told.kill()
 
 
 def pids(cluster: Stack, title: str) -> set[int]:
@@ -100,7 +117,7 @@ def answered(cluster: Stack) -> float:
     )
 
 
-def lose(cluster: Stack, part: str) -> None:
+def lose(cluster: Stack, part: str, running: Callable[[], int]) -> None:
     """Kill one of two, under load; wait until it is replaced."""
     before = pids(cluster, part)
     assert len(before) == 2
@@ -113,7 +130,7 @@ def lose(cluster: Stack, part: str) -> None:
     wait_for(lambda: running() == 2, 300)
 
 
-async def test_both_tasks_are_answered(cluster: Stack) -> None:
+async def test_both_tasks_are_answered(cluster: Stack, running: Callable[[], int]) -> None:
     assert running() == 1
     months = [
         MonthRequest.model_validate({**p.model_dump(), "days_per_week": 3, "rates": None})
@@ -126,7 +143,7 @@ async def test_both_tasks_are_answered(cluster: Stack) -> None:
 
 
 def test_replicas_come_with_load_are_lost_without_loss_and_go(
-    cluster: Stack, tmp_path: Path
+    cluster: Stack, running: Callable[[], int], tmp_path: Path
 ) -> None:
     """A replica is lost whole, and one loses its engine, which it must not outlive. Each time the
     other answers for both, on cores that the next one's start takes too: an eighth of what one can
@@ -143,9 +160,11 @@ def test_replicas_come_with_load_are_lost_without_loss_and_go(
         )  # fmt: skip
     try:
         wait_for(lambda: running() == 2, 300)
-        lose(cluster, "VLLM::EngineCore")
+        lose(cluster, "VLLM::EngineCore", running)
         assert retries(cluster) > 0
-        lose(cluster, "ray::ServeReplica")  # what such a one has not begun, Serve gives to another
+        lose(
+            cluster, "ray::ServeReplica", running
+        )  # what such a one has not begun, Serve gives to another
         wait_for(lambda: answered(cluster) - before >= 200, 600)
         os.killpg(load.pid, signal.SIGINT)
         assert load.wait(60) == 0, (tmp_path / "load.log").read_text()
