@@ -116,10 +116,10 @@ figures: $(VENV)/.installed ## measure the README's figures in a fresh clone and
 bench: $(VENV)/.installed full-size ## compare with Hugging Face and plain vLLM, demo and full size (an hour)
 	@$(BIN)/python -m loadtests.bench --plan demo lora stack full-size full-size-many
 
-bench-arithmetic: $(VENV)/.installed full-size dataset ## measure bfloat16 against float32 on this CPU (25 minutes)
+bench-arithmetic: $(VENV)/.installed full-size dataset ## measure bfloat16 against float32 on this CPU (15 minutes)
 	@for dtype in bfloat16 float32; do ENGINE_DTYPE=$$dtype $(BIN)/python -m finetune.evaluate \
 		--adapters finetune/demo/adapters --scores loadtests/results/scores-$$dtype.json || exit 1; done
-	@$(BIN)/python -m loadtests.bench --plan arithmetic arithmetic-full-size arithmetic-full-size-avx2
+	@$(BIN)/python -m loadtests.bench --plan arithmetic arithmetic-full-size
 
 # What the gateway is compared with needs other versions of what we need: an environment of its own.
 $(VENV)/.peers: requirements/peers.txt $(VENV)/.installed

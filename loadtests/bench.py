@@ -78,7 +78,6 @@ class Plan:
 SMALL_CACHE = {"ENGINE_CPU_KV_CACHE_GIB": "1"}
 """So that all peers fit into memory together."""
 ARITHMETIC = ("bfloat16", "float32")
-ARITHMETIC_AVX2 = ("bfloat16-avx2", "float32-avx2")
 PLANS = {
     "demo": Plan(
         "demo",
@@ -130,22 +129,14 @@ PLANS = {
     "arithmetic": Plan(
         "demo",
         DEMO,
-        (Group("rate", ARITHMETIC + ARITHMETIC_AVX2, (1, 32), 6, 4),),
+        (Group("rate", ARITHMETIC, (1, 32), 6, 4),),
         warm_up=200,
         variables=SMALL_CACHE,
     ),
-    # Two at a time, for the memory.
     "arithmetic-full-size": Plan(
         "full-size stand-in",
         FULL_SIZE,
         (Group("rate", ARITHMETIC, (1, 8), 15, 2),),
-        warm_up=50,
-        variables=SMALL_CACHE,
-    ),
-    "arithmetic-full-size-avx2": Plan(
-        "full-size stand-in",
-        FULL_SIZE,
-        (Group("rate", ARITHMETIC_AVX2, (1, 8), 15, 2),),
         warm_up=50,
         variables=SMALL_CACHE,
     ),

@@ -201,20 +201,13 @@ WORDS = {
     "base": "our engine, no adapter",
     "bfloat16": "ours, bfloat16",
     "float32": "ours, float32",
-    "bfloat16-avx2": "ours, bfloat16, limited to AVX2",
-    "float32-avx2": "ours, float32, limited to AVX2",
 }
 """The peers, in the order of tables."""
-AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-"""Limits oneDNN and torch; vLLM's own kernels (attention, and on AMX the products of weights below
-1 MiB) still use what the CPU has."""
 STACKS: Mapping[str, Mapping[str, str]] = {
     "ours": {},
     "forced": {"ENGINE_DRAFTER": "forced"},
     "bfloat16": {"ENGINE_DTYPE": "bfloat16"},
     "float32": {"ENGINE_DTYPE": "float32"},
-    "bfloat16-avx2": {"ENGINE_DTYPE": "bfloat16", **AVX2},
-    "float32-avx2": {"ENGINE_DTYPE": "float32", **AVX2},
 }
 """Our whole services, and what is set for each."""
 ENGINES = {"engine": "ours", "adapter": "forced", "base": "forced"}

@@ -110,7 +110,7 @@ def arithmetic(wanted: str, gpu: bool, flags: frozenset[str]) -> tuple[str, str,
     if wanted in NATIVE and not NATIVE[wanted] & flags:
         better = arithmetic("auto", gpu, flags)[0]
         warning = (
-            f"ENGINE_DTYPE={wanted} is emulated on this CPU and several times slower than "
+            f"ENGINE_DTYPE={wanted} is emulated on this CPU and slower than "
             f"{better}: unset ENGINE_DTYPE"
         )
         return wanted, "as ENGINE_DTYPE says", warning
