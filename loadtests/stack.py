@@ -163,7 +163,7 @@ class Stack:
     def wait_stopped(self) -> int:
         """The exit code of ``make``, once nothing of the stack runs any more."""
         code = self.process.wait(timeout=STOP_SECONDS)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + STOP_SECONDS
         while left := self.processes():
             assert time.monotonic() < deadline, f"left behind: {left}"
             time.sleep(0.1)

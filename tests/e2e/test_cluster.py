@@ -71,7 +71,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.kill()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def running(cluster: Stack) -> Iterator[Callable[[], int]]:
     """How many replicas answer."""
     with subprocess.Popen(
