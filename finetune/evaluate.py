@@ -2,7 +2,7 @@
 
 Starts the engine as serving does (``python -m serving.engine``), asks it for every held-out request
 under the task's constraint, with and without the adapter, checks each answer and compares its
-decisions with the coach's. The scores go into the lock file, or into one that ``--scores`` names.
+decisions with the coach's. The scores go into the lock file, or where ``--scores`` says.
 """
 
 from __future__ import annotations

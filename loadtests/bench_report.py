@@ -43,10 +43,11 @@ def _kept(measured: Sequence[dict[str, Any]]) -> list[str]:
     return [f"{words}{', '.join(shares)}."] if shares else []
 
 
-def _table(measured: Sequence[dict[str, Any]], asked: str) -> str:
+def _table(measured: Sequence[dict[str, Any]], asked: str, memory: bool = False) -> str:
     levels = sorted({row["level"] for row in measured if row["asked"] == asked})
     head = [asked, "passes, tokens", "correct"]
     head += [f"{level} at once: p50, p95, requests/s" for level in levels]
+    head += ["memory"] * memory
     cells = []
     for peer, words in WORDS.items():
         by_level = {
@@ -63,6 +64,7 @@ def _table(measured: Sequence[dict[str, Any]], asked: str) -> str:
                 f"{_passes(first)}, {first['tokens_per_request']:.0f}",
                 f"{correct:,} of {requests:,}",
                 *(_cell(by_level.get(level)) for level in levels),
+                *[f"{first.get('memory_gb')} GB"] * memory,
             ]
         )
     return markdown(head, cells)
@@ -72,27 +74,7 @@ def arithmetic_table(results: Sequence[dict[str, Any]]) -> str:
     """One Markdown table for each model: how fast each arithmetic is, and what memory it takes."""
     parts = []
     for result in results:
-        levels = sorted({row["level"] for row in result["measured"]})
-        head = [
-            "rate",
-            *(f"{n} at once: p50, p95, requests/s" for n in levels),
-            "memory",
-            "correct",
-        ]
-        rows: dict[str, dict[int, dict[str, Any]]] = {}
-        for row in result["measured"]:
-            rows.setdefault(row["peer"], {})[row["level"]] = row
-        cells = [
-            [
-                WORDS[peer],
-                *(_cell(by_level[level]) for level in levels),
-                f"{by_level[levels[0]]['memory_gb']} GB",
-                f"{sum(row['correct'] for row in by_level.values()):,} of "
-                f"{sum(row['requests'] for row in by_level.values()):,}",
-            ]
-            for peer, by_level in rows.items()
-        ]
-        parts += [setting_line(result), markdown(head, sorted(cells))]
+        parts += [setting_line(result), _table(result["measured"], "rate", memory=True)]
     return "\n\n".join(parts)
 
 

@@ -17,7 +17,7 @@ from ray.serve.llm.deployment import LLMServer
 
 from deploy.ray.versions import check_versions
 from serving.engine.command import arguments, environment
-from serving.engine.machine import Machine, arithmetic, instructions
+from serving.engine.machine import choose
 from serving.engine.preflight import check_model
 from serving.engine.settings import EngineSettings
 from serving.startup import load
@@ -97,8 +97,7 @@ def build(options: dict[str, Any]) -> Application:
     settings = load(EngineSettings)
     model = check_model(settings)
     gpu = "GPU" in options["bundle"]
-    dtype, reason, warning = arithmetic(settings.engine_dtype, gpu, instructions(os.environ))
-    machine = Machine(gpu, dtype, reason, warning, max(1, int(options["bundle"]["CPU"])))
+    machine = choose(settings, gpu, max(1, int(options["bundle"]["CPU"])))
     command = arguments(settings, model.base, model.lock, model.rank, machine, None)
     config = {
         "model_loading_config": {

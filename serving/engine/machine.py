@@ -60,8 +60,13 @@ def look(settings: EngineSettings) -> Machine:
     """
     gpu = has_gpu()
     check_machine(settings.engine_device, gpu)
+    return choose(settings, gpu, threads(settings.engine_data_parallel))
+
+
+def choose(settings: EngineSettings, gpu: bool, threads: int) -> Machine:
+    """A machine with these resources, in the arithmetic that ``settings`` and this CPU call for."""
     dtype, reason, warning = arithmetic(settings.engine_dtype, gpu, instructions(os.environ))
-    return Machine(gpu, dtype, reason, warning, threads(settings.engine_data_parallel))
+    return Machine(gpu, dtype, reason, warning, threads)
 
 
 def has_gpu() -> bool:
