@@ -87,18 +87,17 @@ async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> 
         task = TASKS[row["task"]]
         request = task.request.model_validate_json(row["request"])
         output = task.output(request)
-        part = output.part("derive")
         async with gate:
             answer = await client.completions.create(
                 model=model,
-                prompt=row["prompt"] + part.prefix,
-                max_tokens=part.max_tokens,
+                prompt=row["prompt"] + output.head,
+                max_tokens=output.max_new_tokens,
                 temperature=0,
-                extra_body={"structured_outputs": {"regex": part.regex}},
+                extra_body={"structured_outputs": {"regex": output.decided_regex}},
             )
         wanted = task.parts(output.parse(row["completion"]))
         try:
-            values = part.read(answer.choices[0].text)
+            values = output.read(answer.choices[0].text)
         except OutputError:
             return False, [False] * len(wanted)
         valid = not task.check(request, json.loads(task.render(request, values)))

@@ -34,7 +34,7 @@ def measure(base: Path) -> list[dict[str, Any]]:
     tokenizer = AutoTokenizer.from_pretrained(base)
     found = []
     for memory in (True, False):
-        drafts = Drafts(tokenizer, DRAFT_TOKENS, "derive", memory)
+        drafts = Drafts(tokenizer, DRAFT_TOKENS, memory)
         gc.collect()
         gc.freeze()  # as vLLM's worker does once it has loaded everything
         for asked in ("rate", "month, rates given"):
@@ -59,7 +59,7 @@ def _spent(drafts: Drafts, tokenizer: Any, asked: str) -> list[float]:
     for _ in range(REQUESTS):
         request = request_of(drawn(chance))
         output = task.output(request)
-        prompt = tokenizer.encode(task.prompt(request) + output.part("derive").prefix)
+        prompt = tokenizer.encode(task.prompt(request) + output.head)
         text = output.decided(output.sample(chance))
         answer = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
         tokens, done, new = np.array(prompt + answer, dtype=np.int32), 1, 1

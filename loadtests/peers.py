@@ -35,6 +35,10 @@ NGRAM = {
 """The fastest of five that were tried: 5, 8 and 16 tokens, matches of 1 to 3 tokens at least."""
 
 
+WHOLE_TOKENS = 1536
+"""More than a whole answer takes."""
+
+
 @dataclass(frozen=True)
 class Peer:
     """One way to answer."""
@@ -60,7 +64,7 @@ def whole(schema: bool) -> Callable[[Task, Any], tuple[str, bytes]]:
         asked: dict[str, Any] = {
             "model": task.name,
             "prompt": task.prompt(request),
-            "max_tokens": output.part("decode").max_tokens,
+            "max_tokens": WHOLE_TOKENS,
             "temperature": 0,
         }
         if schema:
@@ -74,13 +78,13 @@ def decided(model: str | None) -> Callable[[Task, Any], tuple[str, bytes]]:
     """Ask our engine for the decided part, as the gateway does; None asks the task's adapter."""
 
     def body(task: Task, request: Any) -> tuple[str, bytes]:
-        part = task.output(request).part("derive")
+        output = task.output(request)
         asked = {
             "model": model or task.name,
-            "prompt": task.prompt(request) + part.prefix,
-            "max_tokens": part.max_tokens,
+            "prompt": task.prompt(request) + output.head,
+            "max_tokens": output.max_new_tokens,
             "temperature": 0,
-            "structured_outputs": {"regex": part.regex},
+            "structured_outputs": {"regex": output.decided_regex},
         }
         return "/v1/completions", json.dumps(asked).encode()
 
@@ -105,7 +109,7 @@ def whole_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
 def decided_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
     """The same for the decided part."""
     try:
-        values = task.output(request).part("derive").read(answer["choices"][0]["text"])
+        values = task.output(request).read(answer["choices"][0]["text"])
     except OutputError:
         return False
     return not task.check(request, json.loads(task.render(request, values)))

@@ -176,7 +176,7 @@ def metrics_table() -> str:
             "## The gateway's (`/metrics` of the gateway)",
             "An adapter's label is its name, which is also its task's; the base model has its own, "
             "and a model that the engine does not serve is `other`.",
-            table(Metrics("derive").described),
+            table(Metrics().described),
             "## The drafter's (`/metrics` of the engine, beside vLLM's `vllm:*`)",
             table(DrafterMetrics(TASKS).described) + "\n",
         ]

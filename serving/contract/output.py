@@ -10,9 +10,9 @@ one of three kinds:
 - any type annotated with ``Derived``: computed from earlier decisions.
 
 From that declaration ``Output`` gives the whole text (training target), the parts that are fixed
-before the first and after the last decision (``head``, ``tail``), the regular expression of what is
-decided in between (built by Outlines, without free whitespace), a bound on its length, the text
-that is forced after any prefix, and the values read back from a text.
+before the first decision (``head``), the regular expression of what is decided after it (built by
+Outlines, without free whitespace), a bound on its length, the text that may follow any prefix, and
+the values read back from a text.
 
 This module knows JSON and regular expressions. It does not know tokens, models, HTTP or any task.
 """
@@ -20,10 +20,9 @@ This module knows JSON and regular expressions. It does not know tokens, models,
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from random import Random
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -40,9 +39,6 @@ from serving.contract.pieces import (
     render,
 )
 
-Tail = Literal["derive", "decode"]
-"""Whether the text after the last decision is derived, or decoded with everything else."""
-
 
 class OutputError(ValueError):
     """A text is not in the output's language: the message says where it leaves it."""
@@ -58,20 +54,6 @@ class Position(NamedTuple):
     at: int
     values: Made
     rest: str
-
-
-@dataclass(frozen=True)
-class Part:
-    """What the engine is asked to write of an output."""
-
-    prefix: str
-    """The output's beginning that goes into the prompt."""
-    regex: str
-    """What the engine may write after it."""
-    max_tokens: int
-    """Tokens that this may take, end-of-text included."""
-    read: Callable[[str], dict[str, Any]]
-    """From what it wrote to the decisions; raises OutputError."""
 
 
 State = frozenset[Position]
@@ -100,20 +82,6 @@ class Output:
             raise TypeError(f"{model.__name__} decides nothing: serve it without a model")
         self._first, self._stop = decisions[0], decisions[-1] + 1
 
-    # -- what the engine is asked --------------------------------------------------------------
-
-    def part(self, tail: Tail) -> Part:
-        """What the engine writes: the part from the first to the last decision, or everything."""
-        return self._decided_part if tail == "derive" else self._whole_part
-
-    @cached_property
-    def _decided_part(self) -> Part:
-        return Part(self.head, self.decided_regex, self.max_new_tokens, self.read)
-
-    @cached_property
-    def _whole_part(self) -> Part:
-        return Part("", self.regex, self._max_bytes(0, len(self.pieces)) + 1, self.parse)
-
     # -- texts ---------------------------------------------------------------------------------
 
     @cached_property
@@ -130,11 +98,6 @@ class Output:
         """The text from the first to the last decision, both included."""
         self._check(values)
         return self._span(values, self._first, self._stop)
-
-    def tail(self, values: Values) -> str:
-        """The text after the last decision."""
-        self._check(values)
-        return self._span(values, self._stop, len(self.pieces))
 
     def text(self, values: Values) -> str:
         """The whole output text for these decisions: the training target.
@@ -185,7 +148,7 @@ class Output:
     # -- reading -------------------------------------------------------------------------------
 
     def read(self, decided: str) -> dict[str, Any]:
-        """The decisions in the text between ``head`` and ``tail``.
+        """The decisions in the text that follows ``head``, up to the last of them.
 
         Args:
             decided: what the engine generated under ``decided_regex``.
@@ -240,36 +203,19 @@ class Output:
             raise OutputError(f"no {self.model.__name__} goes on with {text[-200:]!r}")
         return frozenset(found)
 
-    def forced(self, prefix: str) -> tuple[str, bool]:
-        """The text that must follow ``prefix``, and whether the output then ends.
-
-        Args:
-            prefix: the output's text so far, from its very beginning.
-
-        Returns:
-            The longest text that every output beginning with ``prefix`` continues with, and True if
-            there is exactly one such output, so that end-of-text follows.
-
-        Raises:
-            OutputError: no output begins with ``prefix``.
-        """
-        texts, ends = self.ways(self.state(prefix))
-        return _common_prefix(texts), ends
-
-    def ways(self, state: State, decided_only: bool = False) -> tuple[list[str], bool]:
+    def ways(self, state: State) -> tuple[list[str], bool]:
         """The texts that may follow, each to the end of what is forced after the next decision.
+        The text ends with the last decision, unless it is beyond it already.
 
         Args:
             state: where the text stands.
-            decided_only: the text ends with the last decision (unless it is beyond it already).
 
         Returns:
-            The texts (one if nothing is left to decide), and whether the output ends after it.
+            The texts (one if nothing is left to decide), and whether the text ends after it.
         """
         found = []
         for place in state:
-            decided = decided_only and place.at <= self._stop
-            stop = self._stop if decided else len(self.pieces)
+            stop = self._stop if place.at <= self._stop else len(self.pieces)
             text, index, values = self._forced(place.rest, place.at, dict(place.values), stop)
             if index >= stop:
                 found.append((text, True))
@@ -335,7 +281,7 @@ class Output:
 
     @cached_property
     def regex(self) -> str:
-        """The regular expression of the whole output text, head and tail included."""
+        """The regular expression of the whole output text, from its first byte to its last."""
         return regex_of(self.pieces, 0, len(self.pieces))
 
     def sample(self, chance: Random) -> dict[str, Any]:
@@ -398,11 +344,3 @@ def _combinations(
 def _same(value: Any, option: Json) -> bool:
     """Equality that keeps 1, 1.0 and True apart, as JSON text does."""
     return type(value) is type(option) and value == option
-
-
-def _common_prefix(texts: list[str]) -> str:
-    first, last = min(texts), max(texts)  # all others lie between them
-    length = 0
-    while length < len(first) and first[length] == last[length]:
-        length += 1
-    return first[:length]

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from serving.contract import assistance, check_month, check_rate, month, rate
-from serving.contract.output import Output, Tail
+from serving.contract.output import Output
 from serving.contract.profile import EDGES, PUBLISHED, Profile
 from serving.contract.prompt import Facts, question, read_question
 
@@ -88,10 +88,10 @@ class Task:
         """Every output of the task, once."""
         return list({id(output): output for output in map(self.output, self.examples)}.values())
 
-    def prepare(self, tail: Tail) -> None:
+    def prepare(self) -> None:
         """Build the constraints now (Outlines takes about a second to import), not in a request."""
         for output in self.outputs():
-            output.part(tail)
+            assert output.decided_regex
 
     def prompt_fingerprint(self) -> str:
         """A hash over the prompts of examples and edges: changes when a prompt's bytes change."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from vllm.config import VllmConfig
 
-from serving.contract.output import Output, Tail
+from serving.contract.output import Output
 from serving.contract.tasks import TASKS, read_prompt
 from serving.engine.drafts import Follower, Memory, Place, token_bytes
 from serving.engine.metrics import Counts, DrafterMetrics
@@ -38,13 +38,10 @@ class Drafts:
     Args:
         tokenizer: the engine's.
         limit: tokens a draft may have.
-        tail: where the engine's part of an answer ends.
         memory: guess decisions from what like questions were answered.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, limit: int, tail: Tail, memory: bool
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int, memory: bool) -> None:
         self._table, self._limit = token_bytes(tokenizer), limit
         self._memory = Memory(MAX_CHOICES if memory else 0)
         self.counts = {name: Counts() for name in TASKS}
@@ -53,7 +50,7 @@ class Drafts:
         self._counts_of: dict[Follower, Counts] = {}
         for task in TASKS.values():
             for output in task.outputs():
-                follower = Follower(output, tokenizer, self._table, tail == "derive")
+                follower = Follower(output, tokenizer, self._table)
                 self._followers[output] = follower
                 self._counts_of[follower] = self.counts[task.name]
         self._known: OrderedDict[int, Place | None] = OrderedDict()
@@ -122,7 +119,7 @@ class Drafter:
         tokenizer = AutoTokenizer.from_pretrained(self._tokenizer)
         settings = EngineSettings()
         memory = settings.engine_drafter == "on"
-        self._drafts = Drafts(tokenizer, self._limit, settings.routine_tail, memory)
+        self._drafts = Drafts(tokenizer, self._limit, memory)
 
     def propose(
         self,

@@ -65,7 +65,6 @@ class Follower:
         output: the language.
         tokenizer: the engine's.
         table: ``token_bytes(tokenizer)``.
-        decided_only: answers end with the last decision.
     """
 
     def __init__(
@@ -73,10 +72,8 @@ class Follower:
         output: Output,
         tokenizer: PreTrainedTokenizerBase,
         table: Mapping[int, bytes],
-        decided_only: bool,
     ) -> None:
         self._output, self._tokenizer, self._table = output, tokenizer, table
-        self._decided_only = decided_only
         self._nodes: dict[tuple[State, bytes], Node] = {}
         self.nowhere = Node(None, b"")
         """Where text stands that is no answer; nothing is forced there."""
@@ -141,7 +138,7 @@ class Follower:
     def _ways(self, state: State) -> list[list[int]]:
         """The ways on from ``state`` in the tokenizer's own tokens. Their common beginning leaves
         off tokens that differ with what is decided next."""
-        texts, ends = self._output.ways(state, self._decided_only)
+        texts, ends = self._output.ways(state)
         end = [self._tokenizer.eos_token_id] if ends else []
         return [[*self._tokenizer.encode(text, add_special_tokens=False), *end] for text in texts]
 

@@ -8,8 +8,6 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from serving.contract.output import Tail
-
 DEMO = Path(__file__).parents[2] / "finetune" / "demo"
 
 
@@ -23,9 +21,6 @@ class EngineSettings(BaseSettings):
     ``EleutherAI/polyglot-ko-1.3b``."""
     adapters: Path = DEMO / "adapters"
     """Folder with one sub-folder per adapter and their ``lock.json``."""
-    routine_tail: Tail = "derive"
-    """Where the engine's part of an answer ends: with the last decision (``derive``), or with the
-    text (``decode``). The gateway reads the same variable."""
     engine_drafter: Literal["on", "forced", "off"] = "on"
     """Speculative decoding: of what is forced and what like questions were answered (``on``), or
     of what is forced alone."""

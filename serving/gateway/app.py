@@ -78,21 +78,19 @@ def create_app(
         on_ready: called each time the service becomes ready.
         traces: where spans are sent.
     """
-    metrics = Metrics(settings.routine_tail)
+    metrics = Metrics()
     telemetry = Telemetry(metrics, traces)
     table: Table = {}
     for task in TASKS.values():
-        task.prepare(settings.routine_tail)
+        task.prepare()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = engine_factory(settings)
         in_flight, queued = map(settings.share, (settings.max_in_flight, settings.max_queued))
         admission = Admission(in_flight, queued, telemetry)
-        generator = Generator(engine, admission, telemetry, settings.routine_tail)
-        readiness = Readiness(
-            engine, settings.probe_interval_seconds, metrics, on_ready, settings.routine_tail
-        )
+        generator = Generator(engine, admission, telemetry)
+        readiness = Readiness(engine, settings.probe_interval_seconds, metrics, on_ready)
         app.include_router(routes(engine, generator, admission, readiness, telemetry))
         for route in app.routes:
             if isinstance(route, Route):

@@ -14,7 +14,7 @@ import msgspec
 from pydantic import BaseModel
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
-from serving.contract.output import OutputError, Part, Tail
+from serving.contract.output import Output, OutputError
 from serving.contract.tasks import TASKS, Task
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Completion, Engine
@@ -34,12 +34,9 @@ def _another_may_answer(error: BaseException) -> bool:
 class Generator:
     """Answers task requests with one engine."""
 
-    def __init__(
-        self, engine: Engine, admission: Admission, telemetry: Telemetry, tail: Tail
-    ) -> None:
+    def __init__(self, engine: Engine, admission: Admission, telemetry: Telemetry) -> None:
         self._engine, self._admission = engine, admission
         self._telemetry, self._metrics = telemetry, telemetry.metrics
-        self._tail: Tail = tail
 
     async def answer(self, task: Task, request: BaseModel, headers: Mapping[str, str]) -> str:
         """The answer to ``request`` as JSON text, in the contract's own bytes.
@@ -63,7 +60,6 @@ class Generator:
     ) -> tuple[dict[str, Any], str]:
         """The model's decisions, and the checked answer that they make."""
         prompt, output = task.ask(request)
-        part = output.part(self._tail)
         async with self._admission.place(task.name):
             with self._telemetry.stage("engine", task.name):
                 completion = await self._asked(
@@ -71,16 +67,16 @@ class Generator:
                     partial(
                         self._engine.complete,
                         model=task.name,
-                        prompt=prompt + part.prefix,
-                        max_tokens=part.max_tokens,
-                        regex=part.regex,
+                        prompt=prompt + output.head,
+                        max_tokens=output.max_new_tokens,
+                        regex=output.decided_regex,
                         headers=headers,
                     ),
                 )
         self._metrics.tokens.labels(task.name, "in").inc(completion.prompt_tokens)
         self._metrics.tokens.labels(task.name, "out").inc(completion.completion_tokens)
         with self._telemetry.stage("check", task.name):
-            values, text = self._checked(task, request, part, completion.text)
+            values, text = self._checked(task, request, output, completion.text)
         self._metrics.decisions.labels(task.name).inc(len(values))
         generated = len(completion.text)
         self._metrics.characters.labels(task.name, "generated").inc(generated)
@@ -113,12 +109,12 @@ class Generator:
         return await ask()
 
     def _checked(
-        self, task: Task, request: BaseModel, part: Part, written: str
+        self, task: Task, request: BaseModel, output: Output, written: str
     ) -> tuple[dict[str, Any], str]:
         """Decisions and whole answer from what the engine wrote."""
         violations = self._metrics.violations
         try:
-            values = part.read(written)
+            values = output.read(written)
         except OutputError as error:
             violations.labels(task.name, LANGUAGE).inc()
             raise EngineFault(f"the engine did not keep to the constraint: {error}") from error

@@ -15,7 +15,6 @@ import psutil
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from serving.contract.output import Tail
 from serving.contract.tasks import TASKS
 from serving.gateway.errors import ENGINE_ERRORS
 from serving.instruments import FOLDER, Instruments
@@ -41,20 +40,16 @@ LANGUAGE = "language"
 
 
 class Metrics:
-    """All metrics of one gateway process, in their own registry.
+    """All metrics of one gateway process, in their own registry."""
 
-    Args:
-        tail: where the engine's part of an answer ends; told in the build information.
-    """
-
-    def __init__(self, tail: Tail) -> None:
+    def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
         self._new = Instruments()
         self.registry, self.described = self._new.registry, self._new.described
         self._count_requests()
         self._count_stages()
         self._count_answers()
-        self._count_process(tail)
+        self._count_process()
 
     def _count_requests(self) -> None:
         self.requests = self._new.histogram(
@@ -150,7 +145,7 @@ class Metrics:
             for outcome in OUTCOMES:
                 self.admissions.labels(task.name, outcome)
 
-    def _count_process(self, tail: Tail) -> None:
+    def _count_process(self) -> None:
         self.ready = self._new.gauge("ready", "1 while /readyz answers 200.", mode="livemin")
         self.adapter_ready = self._new.gauge(
             "adapter_ready",
@@ -171,9 +166,9 @@ class Metrics:
         self.memory = self._new.gauge("resident_memory_bytes", "Resident memory of all workers.")
         self.processor = self._new.counter("cpu_seconds_total", "Processor time of all workers.")
         build = self._new.gauge(
-            "build_info", "1; what runs, in its labels.", ["version", "python", "tail"], "max"
+            "build_info", "1; what runs, in its labels.", ["version", "python"], "max"
         )
-        build.labels(version("routine-serving"), platform.python_version(), tail).set(1)
+        build.labels(version("routine-serving"), platform.python_version()).set(1)
 
     def exposition(self) -> bytes:
         """All values of all workers, in Prometheus's text format."""

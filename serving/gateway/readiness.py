@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from serving.contract.output import OutputError, Tail
+from serving.contract.output import OutputError
 from serving.contract.tasks import TASKS, Task
 from serving.gateway.engine import Engine
 from serving.gateway.errors import EngineUnavailable, GatewayError
@@ -47,11 +47,9 @@ class Readiness:
         interval_seconds: float,
         metrics: Metrics,
         on_ready: Callable[[], None],
-        tail: Tail,
     ) -> None:
         self._engine, self._interval_seconds = engine, interval_seconds
         self._metrics, self._on_ready = metrics, on_ready
-        self._tail: Tail = tail
         self.ready, self.reason = False, STARTING
         self.models: frozenset[str] = frozenset()
         """Names of the base and the adapters, as the engine listed them last."""
@@ -107,7 +105,7 @@ class Readiness:
         await _prove_constraint(self._engine, next(iter(TASKS.values())), bases[0])
         for task in TASKS.values():
             self._fit = fit - {task.name}
-            await _prove_adapter(self._engine, task, bases[0], self._tail)
+            await _prove_adapter(self._engine, task, bases[0])
         self._fit = fit
 
     def _warn(self, reason: str) -> None:
@@ -122,14 +120,13 @@ class Readiness:
             self._metrics.adapter_ready.labels(name).set(name in self._fit)
 
 
-async def _prove_adapter(engine: Engine, task: Task, base: str, tail: Tail) -> None:
+async def _prove_adapter(engine: Engine, task: Task, base: str) -> None:
     async def answers(model: str) -> list[str]:
         completions = [
             engine.complete(
-                model, task.prompt(request) + part.prefix, part.max_tokens, part.regex, {}
+                model, prompt + output.head, output.max_new_tokens, output.decided_regex, {}
             )
-            for request in task.examples
-            for part in [task.output(request).part(tail)]
+            for prompt, output in map(task.ask, task.examples)
         ]
         return [completion.text for completion in await asyncio.gather(*completions)]
 

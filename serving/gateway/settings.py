@@ -8,7 +8,6 @@ from typing import Literal
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from serving.contract.output import Tail
 from serving.startup import cores
 
 CORES_PER_WORKER, MOST_WORKERS = 4, 8
@@ -56,9 +55,6 @@ class GatewaySettings(BaseSettings):
     """Requests waiting here; one more is refused with 429. Workers have equal shares of it."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Largest request body."""
-    routine_tail: Tail = Field(default="derive", validation_alias=AliasChoices("routine_tail"))
-    """``derive`` asks the engine for the decided part of an answer only; ``decode`` has it write
-    the whole text, to compare. The engine's drafter reads the same variable."""
     probe_interval_seconds: float = Field(default=1.0, gt=0)
     """How often the engine's health is looked at."""
 

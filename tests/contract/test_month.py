@@ -144,7 +144,7 @@ def test_the_whole_text_fits_the_engine_at_one_token_a_byte() -> None:
     for experience in range(1, 6):
         output = output_for(experience)
         values = output.sample(random.Random(1))
-        fixed = len(output.head.encode()) + len(output.tail(values).encode())
+        fixed = len(output.text(values).encode()) - len(output.decided(values).encode())
         answers.append(fixed + output.max_new_tokens)
     assert longest_prompt + max(answers) < 1100 < ENGINE_MAX_TOKENS
 

@@ -42,5 +42,5 @@ def test_alerts_fire_and_keep_quiet_as_promtool_s_tests_say() -> None:
 
 
 def test_metrics_are_named_as_prometheus_wants_it() -> None:
-    for registry in (Metrics("derive").registry, DrafterMetrics(TASKS).registry):
+    for registry in (Metrics().registry, DrafterMetrics(TASKS).registry):
         assert promtool("check", "metrics", given=generate_latest(registry)) == ""

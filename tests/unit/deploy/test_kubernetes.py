@@ -202,7 +202,7 @@ def test_scaling_follows_metrics_that_exist(resources: list[Resource]) -> None:
         assert "replicas" not in named(resources, "Deployment", part)["spec"]
     (trigger,) = queue["triggers"]
     asked = set(re.findall(r"\w+:?\w*(?=\))", trigger["metadata"]["query"]))
-    ours = {m.name for m in Metrics("derive").described + DrafterMetrics(TASKS).described}
+    ours = {m.name for m in Metrics().described + DrafterMetrics(TASKS).described}
     assert len(asked) == 2 and asked <= ours | {"vllm:num_requests_waiting"}
     assert pods["minReplicas"] >= 2 and queue["minReplicaCount"] >= 1
 

@@ -89,7 +89,7 @@ def test_every_panel_says_what_it_shows_in_which_unit_and_where_it_is_bad() -> N
 
 
 def test_own_metrics_in_panels_and_alerts_exist() -> None:
-    ours = {m.name for m in (*Metrics("derive").described, *DrafterMetrics(TASKS).described)}
+    ours = {m.name for m in (*Metrics().described, *DrafterMetrics(TASKS).described)}
     written = DASHBOARD.read_text() + "".join(p.read_text() for p in RULES.glob("*.yml"))
     used = set(re.findall(r"\broutine_\w+", written))
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in used} <= ours

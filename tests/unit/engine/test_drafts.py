@@ -15,7 +15,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from vllm.config import VllmConfig
 
 from dataset.sources import SOURCES
-from serving.contract.output import Output, Tail
 from serving.contract.tasks import TASKS, Task
 from serving.engine.drafter import Drafter, Drafts
 from serving.engine.drafts import Follower, Memory, token_bytes
@@ -23,7 +22,6 @@ from serving.engine.drafts import Follower, Memory, token_bytes
 BASE = Path(__file__).parents[3] / "finetune" / "demo" / "base"
 LIMIT = 48
 each_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-each_tail = pytest.mark.parametrize("tail", ["derive", "decode"])
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +31,8 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 @pytest.fixture(scope="module")
-def drafts(tokenizer: PreTrainedTokenizerBase) -> dict[Tail, Drafts]:
-    tails: tuple[Tail, ...] = ("derive", "decode")
-    return {tail: Drafts(tokenizer, LIMIT, tail, memory=True) for tail in tails}
-
-
-def written(output: Output, values: dict[str, Any], tail: Tail) -> str:
-    """What the engine writes, after the prompt's part of the output."""
-    return output.decided(values) if tail == "derive" else output.text(values)
+def drafts(tokenizer: PreTrainedTokenizerBase) -> Drafts:
+    return Drafts(tokenizer, LIMIT, memory=True)
 
 
 def passes(drafts: Drafts, prompt: list[int], answer: list[int]) -> int:
@@ -59,22 +51,20 @@ def passes(drafts: Drafts, prompt: list[int], answer: list[int]) -> int:
 
 
 @each_task
-@each_tail
 def test_all_forced_tokens_are_proposed_and_no_others(
-    task: Task, tail: Tail, tokenizer: PreTrainedTokenizerBase
+    task: Task, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Without memory: one pass a decision, and every proposed token is what the text has."""
     table = token_bytes(tokenizer)
     for output in task.outputs():
-        follower = Follower(output, tokenizer, table, tail == "derive")
+        follower = Follower(output, tokenizer, table)
         for seed in range(20):
             values = output.sample(random.Random(seed))
-            part = output.part(tail)
-            ids = tokenizer.encode(written(output, values, tail), add_special_tokens=False)
+            ids = tokenizer.encode(output.decided(values), add_special_tokens=False)
             ids = [*ids, tokenizer.eos_token_id]
-            node, done, count = follower.start(part.prefix), 0, 0
+            node, done, count = follower.start(output.head), 0, 0
             while done < len(ids):
-                draft = list(follower.draft(node)) if done or not part.prefix else []
+                draft = list(follower.draft(node)) if done else []
                 assert draft == ids[done : done + len(draft)]
                 new = ids[done : done + len(draft) + 1]
                 node, done, count = follower.after(node, new), done + len(new), count + 1
@@ -85,13 +75,12 @@ def test_all_forced_tokens_are_proposed_and_no_others(
 def test_answers_that_were_seen_before_take_fewer_passes_than_decisions(
     task: Task, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    drafts = Drafts(tokenizer, LIMIT, "derive", memory=True)
+    drafts = Drafts(tokenizer, LIMIT, memory=True)
     source = SOURCES[task.name]
     counts = []
     for request in itertools.islice(source.requests(3), 1200):
         output = task.output(request)
-        part = output.part("derive")
-        prompt = tokenizer.encode(task.prompt(request) + part.prefix)
+        prompt = tokenizer.encode(task.prompt(request) + output.head)
         text = output.decided(source.coach(request))
         answer = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
         counts.append(passes(drafts, prompt, answer))
@@ -102,9 +91,9 @@ def test_answers_that_were_seen_before_take_fewer_passes_than_decisions(
 @each_task
 def test_what_is_counted_adds_up(task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
     """Every token is forced or chosen, and comes from a pass or from an accepted draft."""
-    drafts = Drafts(tokenizer, LIMIT, "derive", memory=True)
+    drafts = Drafts(tokenizer, LIMIT, memory=True)
     output = task.output(task.examples[0])
-    prompt = tokenizer.encode(task.prompt(task.examples[0]) + output.part("derive").prefix)
+    prompt = tokenizer.encode(task.prompt(task.examples[0]) + output.head)
     steps = tokens = 0
     for seed in range(20):
         text = output.decided(output.sample(random.Random(seed)))
@@ -122,30 +111,29 @@ def test_what_is_counted_adds_up(task: Task, tokenizer: PreTrainedTokenizerBase)
 
 @given(junk=st.lists(st.integers(-5, 1100), min_size=1, max_size=60), new=st.integers(1, 60))
 def test_tokens_of_no_answer_of_ours_get_no_draft_and_raise_nothing(
-    junk: list[int], new: int, drafts: dict[Tail, Drafts]
+    junk: list[int], new: int, drafts: Drafts
 ) -> None:
-    for one in drafts.values():
-        assert one.draft(np.array(junk, dtype=np.int32), min(new, len(junk))) == []
+    assert drafts.draft(np.array(junk, dtype=np.int32), min(new, len(junk))) == []
 
 
 @each_task
 def test_an_answer_that_leaves_the_language_gets_no_draft(
-    task: Task, drafts: dict[Tail, Drafts], tokenizer: PreTrainedTokenizerBase
+    task: Task, drafts: Drafts, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     request = task.examples[0]
     prompt = tokenizer.encode(task.prompt(request) + task.output(request).head + "??")
     tokens = np.array(prompt, dtype=np.int32)
-    assert drafts["derive"].draft(tokens, 1) == []
-    assert drafts["derive"].draft(np.append(tokens, tokens[-1]), 1) == []
+    assert drafts.draft(tokens, 1) == []
+    assert drafts.draft(np.append(tokens, tokens[-1]), 1) == []
 
 
 def test_experience_out_of_range_in_a_prompt_builds_nothing(
-    drafts: dict[Tail, Drafts], tokenizer: PreTrainedTokenizerBase
+    drafts: Drafts, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     task = TASKS["month"]
     text = task.prompt(task.examples[0]).replace("**운동경험**: 1", "**운동경험**: 9")
     tokens = np.array(tokenizer.encode(text + '{"bench_press'), dtype=np.int32)
-    assert drafts["derive"].draft(tokens, 1) == []
+    assert drafts.draft(tokens, 1) == []
 
 
 def test_token_bytes_spell_every_text(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -157,17 +145,16 @@ def test_token_bytes_spell_every_text(tokenizer: PreTrainedTokenizerBase) -> Non
 
 
 @each_task
-@each_tail
 def test_a_run_that_is_cut_goes_on_in_the_same_tokens(
-    task: Task, tail: Tail, tokenizer: PreTrainedTokenizerBase
+    task: Task, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Drafts shorter than what is forced: each next one takes up where the last ended."""
-    short = Drafts(tokenizer, 3, tail, memory=False)
+    short = Drafts(tokenizer, 3, memory=False)
     request = task.examples[0]
     output = task.output(request)
-    prompt = tokenizer.encode(task.prompt(request) + output.part(tail).prefix)
+    prompt = tokenizer.encode(task.prompt(request) + output.head)
     for seed in range(5):
-        text = written(output, output.sample(random.Random(seed)), tail)
+        text = output.decided(output.sample(random.Random(seed)))
         answer = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
         for done in range(1, len(answer)):
             tokens = np.array(prompt + answer[:done], dtype=np.int32)
@@ -179,7 +166,7 @@ def test_a_run_that_is_cut_goes_on_in_the_same_tokens(
 def test_without_memory_earlier_answers_make_no_difference(
     task: Task, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    forgetful = Drafts(tokenizer, LIMIT, "derive", memory=False)
+    forgetful = Drafts(tokenizer, LIMIT, memory=False)
     request = task.examples[0]
     output = task.output(request)
     prompt = tokenizer.encode(task.prompt(request) + output.head)

@@ -13,7 +13,7 @@ from serving.gateway.telemetry import Telemetry
 
 
 async def test_a_full_queue_refuses_the_next_request_at_once() -> None:
-    metrics = Metrics("derive")
+    metrics = Metrics()
     admission = Admission(1, 1, Telemetry(metrics, None))
     release = asyncio.Event()
 
@@ -42,7 +42,7 @@ async def test_a_full_queue_refuses_the_next_request_at_once() -> None:
 
 
 async def test_who_leaves_the_engine_had_been_admitted() -> None:
-    metrics = Metrics("derive")
+    metrics = Metrics()
     admission = Admission(1, 1, Telemetry(metrics, None))
 
     async def hold() -> None:

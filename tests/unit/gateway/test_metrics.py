@@ -23,7 +23,7 @@ JSON = {"content-type": "application/json"}
 FROZEN = """routine_adapter_ready{adapter}
 routine_admissions_total{adapter,outcome}
 routine_answer_characters_total{adapter,origin}
-routine_build_info{python,tail,version}
+routine_build_info{python,version}
 routine_check_duration_seconds{adapter}
 routine_cpu_seconds_total{}
 routine_decisions_total{adapter}
@@ -70,7 +70,7 @@ def test_metric_names_and_labels_are_frozen(client: TestClient, engine: FakeEngi
         name = re.sub(r"_(bucket|sum|count)$", "", series)
         found.add(f"{name}{{{','.join(key for key, _ in labels if key != 'le')}}}")
     assert "\n".join(sorted(found)) == FROZEN
-    described = Metrics("derive").described
+    described = Metrics().described
     assert {f"{m.name}{{{','.join(sorted(m.labels))}}}" for m in described} == found
 
 

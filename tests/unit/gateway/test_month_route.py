@@ -14,14 +14,11 @@ from starlette.testclient import TestClient
 from loadtests.upstream import ADAPTER_SEED
 from serving.contract import month, rate
 from serving.contract.profile import LIFTS
-from serving.contract.prompt import ANSWER
 from serving.contract.tasks import TASKS
-from serving.gateway.app import create_app
 from serving.gateway.errors import EngineUnavailable
-from serving.gateway.settings import GatewaySettings
 from tests.bad_requests import GOOD, GOOD_MONTH
 from tests.oracle_month import month_faults
-from tests.unit.gateway.fake_engine import FakeEngine, factory, wait_ready
+from tests.unit.gateway.fake_engine import FakeEngine, wait_ready
 
 MONTH = "/gen/routine/month"
 BARE: dict[str, Any] = {**GOOD, "days_per_week": 3}
@@ -194,17 +191,3 @@ def test_a_wrong_month_is_held_back_and_counted(
     assert response.json()["error"]["code"] == "answer_rejected"
     line = 'routine_semantic_violations_total{adapter="month",rule="kg"} 1.0'
     assert line in client.get("/metrics").text
-
-
-@pytest.mark.parametrize(("task", "body"), [("rate", GOOD), ("month", GOOD_MONTH)])
-def test_decoding_the_tail_or_deriving_it_gives_the_same_bytes(
-    task: str, body: dict[str, Any], client: TestClient, engine: FakeEngine
-) -> None:
-    derived = client.post(f"/gen/routine/{task}", json=body).content
-    settings = GatewaySettings(routine_tail="decode", probe_interval_seconds=0.01)
-    with TestClient(create_app(settings, factory(engine))) as decoding:
-        wait_ready(decoding)
-        engine.calls.clear()
-        assert decoding.post(f"/gen/routine/{task}", json=body).content == derived
-    (call,) = engine.calls
-    assert call.prompt.endswith(ANSWER)

@@ -1,0 +1,47 @@
+"""From what the engine writes to the whole answer: the bytes that decoding all of it would give."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from serving.contract import month, rate
+from serving.contract.tasks import TASKS, Task
+from serving.gateway.admission import Admission
+from serving.gateway.generate import Generator
+from serving.gateway.metrics import Metrics
+from serving.gateway.telemetry import Telemetry
+from tests.unit.gateway.fake_engine import FakeEngine
+
+
+async def answer(task: Task, request: Any, values: Mapping[str, Any]) -> str:
+    """What the gateway says when the engine writes these decisions, under its constraint."""
+    output = task.output(request)
+    engine, telemetry = FakeEngine(text=output.decided(values)), Telemetry(Metrics(), None)
+    text = await Generator(engine, Admission(1, 1, telemetry), telemetry).answer(task, request, {})
+    (call,) = engine.calls
+    assert call.regex and re.fullmatch(call.regex, output.decided(values))
+    whole = output.text(values)
+    assert (
+        call.prompt + output.decided(values)
+        == (task.prompt(request) + whole)[: len(call.prompt + output.decided(values))]
+    )
+    assert text == task.render(request, output.parse(whole))
+    return text
+
+
+async def test_every_combination_of_rates_is_answered_with_the_outputs_own_text() -> None:
+    task = TASKS["rate"]
+    combinations = list(rate.OUTPUT.enumerate())
+    assert len(combinations) == 135
+    for values in combinations:
+        assert await answer(task, task.examples[0], values) == rate.OUTPUT.text(values)
+
+
+async def test_months_are_answered_with_what_their_whole_text_decides() -> None:
+    task, chance = TASKS["month"], random.Random(6)
+    for example in task.examples * 8:
+        request = month.with_rates(example, rate.OUTPUT.sample(chance))
+        await answer(task, request, task.output(request).sample(chance))
