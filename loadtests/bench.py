@@ -85,12 +85,12 @@ PLANS = {
         (
             Group(
                 "rate",
-                ("transformers", "vllm", "vllm-lora", "ngram", "forced", "ours"),
+                ("transformers", "vllm", "vllm-lora", "ngram", "ours"),
                 (1, 8, 32, 64),
                 6,
                 2,
             ),
-            Group("month, rates given", ("vllm", "ngram", "forced", "ours"), (1, 32), 8, 2),
+            Group("month, rates given", ("vllm", "ngram", "ours"), (1, 32), 8, 2),
         ),
         warm_up=200,
         variables=SMALL_CACHE,
@@ -146,7 +146,7 @@ PLANS = {
         (
             Group(
                 "rate",
-                ("transformers", "vllm", "ngram", "forced", "ours"),
+                ("transformers", "vllm", "ngram", "ours"),
                 (1, 8, 32, 64, 128, 256, 512),
                 10,
                 3,

@@ -26,29 +26,27 @@ SEED = 7
 
 
 def measure(base: Path) -> list[dict[str, Any]]:
-    """Cost by kind of request, with and without memory.
+    """Cost by kind of request.
 
     Args:
         base: folder with the tokenizer.
     """
     tokenizer = AutoTokenizer.from_pretrained(base)
     found = []
-    for memory in (True, False):
-        drafts = Drafts(tokenizer, DRAFT_TOKENS, memory)
-        gc.collect()
-        gc.freeze()  # as vLLM's worker does once it has loaded everything
-        for asked in ("rate", "month, rates given"):
-            spent = _spent(drafts, tokenizer, asked)
-            found.append(
-                {
-                    "asked": asked,
-                    "memory": memory,
-                    "steps": len(spent),
-                    "p50_microseconds": round(statistics.median(spent), 1),
-                    "p99_microseconds": round(percentile(spent, 99), 1),
-                }
-            )
-        gc.unfreeze()
+    drafts = Drafts(tokenizer, DRAFT_TOKENS)
+    gc.collect()
+    gc.freeze()  # as vLLM's worker does once it has loaded everything
+    for asked in ("rate", "month, rates given"):
+        spent = _spent(drafts, tokenizer, asked)
+        found.append(
+            {
+                "asked": asked,
+                "steps": len(spent),
+                "p50_microseconds": round(statistics.median(spent), 1),
+                "p99_microseconds": round(percentile(spent, 99), 1),
+            }
+        )
+    gc.unfreeze()
     return found
 
 
@@ -81,6 +79,5 @@ def sentence(costs: list[dict[str, Any]]) -> str:
         f"{cost['asked']} {cost['p50_microseconds']:.0f} µs at the median and "
         f"{cost['p99_microseconds']:.0f} at p99"
         for cost in costs
-        if cost["memory"]
     ]
     return f"The drafter takes, a request a step, on answers drawn at random: {'; '.join(parts)}."

@@ -198,7 +198,6 @@ WORDS = {
     "vllm-lora": "vLLM, JSON schema, our LoRA and batches",
     "ngram": "vLLM, JSON schema, n-gram speculation",
     "ngram-lora": "vLLM, JSON schema, n-gram speculation, our LoRA and batches",
-    "forced": "ours, drafts of forced text alone",
     "ours": "ours",
     "engine": "our engine, without the gateway",
     "adapter": "our engine, adapter",
@@ -209,14 +208,12 @@ WORDS = {
 """The peers, in the order of tables."""
 STACKS: Mapping[str, Mapping[str, str]] = {
     "ours": {},
-    "forced": {"ENGINE_DRAFTER": "forced"},
     "bfloat16": {"ENGINE_DTYPE": "bfloat16"},
     "float32": {"ENGINE_DTYPE": "float32"},
 }
 """Our whole services, and what is set for each."""
-ENGINES = {"engine": "ours", "adapter": "forced", "base": "forced"}
-"""Their engines asked directly. What ``forced`` takes for an answer does not depend on what was
-answered before."""
+ENGINES = {"engine": "ours", "adapter": "ours", "base": "ours"}
+"""Their engines asked directly."""
 
 
 def start(names: Sequence[str], model: Model, logs: Path, running: ExitStack) -> list[Peer]:

@@ -59,7 +59,7 @@ def arguments(
         "--structured-outputs-config.backend": "outlines",
         "--generation-config": "vllm",
     }
-    if settings.engine_drafter != "off":
+    if settings.engine_drafter == "on":
         drafter = {
             "method": "custom_class",
             "model": DRAFTER,

@@ -22,7 +22,6 @@ from serving.contract.output import Output
 from serving.contract.tasks import TASKS, read_prompt
 from serving.engine.drafts import Follower, Memory, Place, token_bytes
 from serving.engine.metrics import Counts, DrafterMetrics
-from serving.engine.settings import EngineSettings
 
 MAX_KNOWN = 8192
 """Requests and steps that are remembered; an older one is read from its prompt again."""
@@ -38,12 +37,14 @@ class Drafts:
     Args:
         tokenizer: the engine's.
         limit: tokens a draft may have.
-        memory: guess decisions from what like questions were answered.
+        remembered: choices that are remembered.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int, memory: bool) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, limit: int, remembered: int = MAX_CHOICES
+    ) -> None:
         self._table, self._limit = token_bytes(tokenizer), limit
-        self._memory = Memory(MAX_CHOICES if memory else 0)
+        self._memory = Memory(remembered)
         self.counts = {name: Counts() for name in TASKS}
         """What was drafted and what became of it, by task; whoever reads it may set it to zero."""
         self._followers: dict[Output, Follower] = {}
@@ -117,9 +118,7 @@ class Drafter:
     def load_model(self, *_: Any, **__: Any) -> None:
         """Called once, before the first request."""
         tokenizer = AutoTokenizer.from_pretrained(self._tokenizer)
-        settings = EngineSettings()
-        memory = settings.engine_drafter == "on"
-        self._drafts = Drafts(tokenizer, self._limit, memory)
+        self._drafts = Drafts(tokenizer, self._limit)
 
     def propose(
         self,

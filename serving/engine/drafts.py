@@ -181,7 +181,7 @@ class Memory:
     the same way, or else by any answer that had come the same way last.
 
     Args:
-        limit: choices that are remembered, by context; the oldest are forgotten first. 0 for none.
+        limit: choices that are remembered, by context; the oldest are forgotten first.
     """
 
     def __init__(self, limit: int) -> None:
@@ -202,7 +202,7 @@ class Memory:
                 done += len(forced)
                 continue
             token = tokens[done]
-            if self._limit and self._chosen.get(past) != token << COUNT_BITS | MOST:
+            if self._chosen.get(past) != token << COUNT_BITS | MOST:
                 self.count(past, token)
                 self.count(hash((node, last)), token)
                 self.count(hash((node, last & ONE)), token)

@@ -21,9 +21,8 @@ class EngineSettings(BaseSettings):
     ``EleutherAI/polyglot-ko-1.3b``."""
     adapters: Path = DEMO / "adapters"
     """Folder with one sub-folder per adapter and their ``lock.json``."""
-    engine_drafter: Literal["on", "forced", "off"] = "on"
-    """Speculative decoding: of what is forced and what like questions were answered (``on``), or
-    of what is forced alone."""
+    engine_drafter: Literal["on", "off"] = "on"
+    """Speculative decoding; ``off`` is plain decoding, one pass a token."""
     engine_draft_tokens: int = Field(default=48, ge=1)
     """Tokens a draft may have."""
     engine_host: str = "127.0.0.1"

@@ -32,7 +32,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="module")
 def drafts(tokenizer: PreTrainedTokenizerBase) -> Drafts:
-    return Drafts(tokenizer, LIMIT, memory=True)
+    return Drafts(tokenizer, LIMIT)
 
 
 def passes(drafts: Drafts, prompt: list[int], answer: list[int]) -> int:
@@ -75,7 +75,7 @@ def test_all_forced_tokens_are_proposed_and_no_others(
 def test_answers_that_were_seen_before_take_fewer_passes_than_decisions(
     task: Task, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    drafts = Drafts(tokenizer, LIMIT, memory=True)
+    drafts = Drafts(tokenizer, LIMIT)
     source = SOURCES[task.name]
     counts = []
     for request in itertools.islice(source.requests(3), 1200):
@@ -91,7 +91,7 @@ def test_answers_that_were_seen_before_take_fewer_passes_than_decisions(
 @each_task
 def test_what_is_counted_adds_up(task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
     """Every token is forced or chosen, and comes from a pass or from an accepted draft."""
-    drafts = Drafts(tokenizer, LIMIT, memory=True)
+    drafts = Drafts(tokenizer, LIMIT)
     output = task.output(task.examples[0])
     prompt = tokenizer.encode(task.prompt(task.examples[0]) + output.head)
     steps = tokens = 0
@@ -149,7 +149,7 @@ def test_a_run_that_is_cut_goes_on_in_the_same_tokens(
     task: Task, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Drafts shorter than what is forced: each next one takes up where the last ended."""
-    short = Drafts(tokenizer, 3, memory=False)
+    short = Drafts(tokenizer, 3, remembered=0)
     request = task.examples[0]
     output = task.output(request)
     prompt = tokenizer.encode(task.prompt(request) + output.head)
@@ -166,7 +166,7 @@ def test_a_run_that_is_cut_goes_on_in_the_same_tokens(
 def test_without_memory_earlier_answers_make_no_difference(
     task: Task, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    forgetful = Drafts(tokenizer, LIMIT, memory=False)
+    forgetful = Drafts(tokenizer, LIMIT, remembered=0)
     request = task.examples[0]
     output = task.output(request)
     prompt = tokenizer.encode(task.prompt(request) + output.head)
