@@ -51,7 +51,7 @@ BARE, LITELLM, ROUTER = "bare", "litellm", "vllm-router"
 WORDS = {
     DEFAULT: "our gateway, as it is by default",
     SILENT: "without metrics, traces and logs",
-    TRACED: "with traces too, and the metrics of several workers",
+    TRACED: "with traces too",
     BARE: "a FastAPI route that validates and asks, no more",
     LITELLM: "LiteLLM's proxy",
     ROUTER: "vLLM's router (Rust)",
@@ -136,7 +136,6 @@ def gateways(spans: Collector, engine: str, folder: Path) -> dict[str, Gateway]:
     ours = (sys.executable, "-m", "serving.gateway")
     address = {"PORT": "{port}", "ENGINE_URL": "{engine}"}
     traced = {
-        "GATEWAY_WORKERS": "2",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": spans.url,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
     }

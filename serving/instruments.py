@@ -1,6 +1,6 @@
 """Prometheus metrics of a process: made with the project's prefix, and described for its pages.
 
-Several processes of a service are counted together in prometheus-client's multiprocess mode: each
+vLLM's processes are counted together in prometheus-client's multiprocess mode: each
 writes its values to files in one folder, and whichever is asked reads them all. The folder belongs
 to one process, whose id is in its name; the next start removes it where that process was killed.
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -29,9 +29,6 @@ NEEDED_BYTES = 2**26
 """Free disk space that a start insists on: the files are mapped, and a page that cannot be written
 kills its process."""
 _FOLDER_NAME = re.compile(r"routine-metrics-(\d+)-\w+")
-
-Mode = Literal["livesum", "livemin", "max"]
-"""How a gauge is put together from several processes' values; ``live`` leaves out the dead."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +90,10 @@ class Instruments:
         full = self._describe(name, "counter", labels, text)
         return _ready(Counter(full, text, labels, registry=self.registry))
 
-    def gauge(
-        self, name: str, text: str, labels: Sequence[str] = (), mode: Mode = "livesum"
-    ) -> Gauge:
+    def gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
         """A gauge."""
         full = self._describe(name, "gauge", labels, text)
-        return _ready(Gauge(full, text, labels, multiprocess_mode=mode, registry=self.registry))
+        return _ready(Gauge(full, text, labels, registry=self.registry))
 
     def histogram(
         self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]

@@ -220,10 +220,10 @@ ADAPTERS = (
 
 GATEWAY = (
     number(
-        "Workers",
-        "Gateway processes that live.",
+        "Gateways",
+        "Gateways that answer Prometheus.",
         "short",
-        f"sum(routine_workers{{{G}}})",
+        f'sum(up{{job="gateway", {G}}})',
         base="red",
         limits=((1, "green"),),
         width=4,
@@ -238,21 +238,21 @@ GATEWAY = (
     ),
     Panel(
         "Event-loop lag",
-        "By how much timers are late. Above 10 ms the gateway's core is full: more workers.",
+        "By how much timers are late. Above 10 ms the gateway's core is full: add a gateway.",
         "s",
         quantiles("routine_event_loop_lag_seconds", G),
         limits=((0.01, "orange"), (0.1, "red")),
     ),
     Panel(
         "Memory",
-        "Resident memory of all workers of a gateway.",
+        "Resident memory of a gateway.",
         "bytes",
         {"{{instance}}": f"routine_resident_memory_bytes{{{G}}}"},
         limits=((2000000000.0, "orange"), (4000000000.0, "red")),
     ),
     Panel(
         "Processor",
-        "Cores that a gateway's workers use.",
+        "Cores that a gateway uses.",
         "short",
         {"{{instance}}": rate("routine_cpu_seconds_total", G, "instance")},
         limits=((1, "orange"),),

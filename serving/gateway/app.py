@@ -87,8 +87,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = engine_factory(settings)
-        in_flight, queued = map(settings.share, (settings.max_in_flight, settings.max_queued))
-        admission = Admission(in_flight, queued, telemetry)
+        admission = Admission(settings.max_in_flight, settings.max_queued, telemetry)
         generator = Generator(engine, admission, telemetry)
         readiness = Readiness(engine, settings.probe_interval_seconds, metrics, on_ready)
         app.include_router(routes(engine, generator, admission, readiness, telemetry))

@@ -1,23 +1,15 @@
-"""What the gateway counts: the prefix ``routine_``, base units, and no label that a client can set.
-
-Several workers are counted together (``serving.instruments``).
-"""
+"""What the gateway counts, in base units and with the prefix ``routine_``; clients set no label."""
 
 from __future__ import annotations
 
-import os
 import platform
-from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
 
-import psutil
-from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import disable_created_metrics
 
 from serving.contract.tasks import TASKS
 from serving.gateway.errors import ENGINE_ERRORS
-from serving.instruments import FOLDER, Instruments
+from serving.instruments import Instruments
 
 LATENCY_BUCKETS = (
     0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7,
@@ -146,16 +138,11 @@ class Metrics:
                 self.admissions.labels(task.name, outcome)
 
     def _count_process(self) -> None:
-        self.ready = self._new.gauge("ready", "1 while /readyz answers 200.", mode="livemin")
+        self.ready = self._new.gauge("ready", "1 while /readyz answers 200.")
         self.adapter_ready = self._new.gauge(
             "adapter_ready",
             "1 where the adapter has been shown to change the output and the constraint to bite.",
             ["adapter"],
-            "livemin",
-        )
-        self.workers = self._new.gauge("workers", "Gateway processes.")
-        self.worker_starts = self._new.counter(
-            "worker_starts_total", "Gateway processes started; more than there are: some died."
         )
         self.loop_lag = self._new.histogram(
             "event_loop_lag_seconds",
@@ -163,28 +150,7 @@ class Metrics:
             [],
             SHORT_BUCKETS,
         )
-        self.memory = self._new.gauge("resident_memory_bytes", "Resident memory of all workers.")
-        self.processor = self._new.counter("cpu_seconds_total", "Processor time of all workers.")
-        build = self._new.gauge(
-            "build_info", "1; what runs, in its labels.", ["version", "python"], "max"
-        )
+        self.memory = self._new.gauge("resident_memory_bytes", "Resident memory of the gateway.")
+        self.processor = self._new.counter("cpu_seconds_total", "Processor time of the gateway.")
+        build = self._new.gauge("build_info", "1; what runs, in its labels.", ["version", "python"])
         build.labels(version("routine-serving"), platform.python_version()).set(1)
-
-    def exposition(self) -> bytes:
-        """All values of all workers, in Prometheus's text format."""
-        folder = os.environ.get(FOLDER)
-        if folder is None:
-            return generate_latest(self.registry)
-        _forget_dead_workers(folder)
-        together = CollectorRegistry()
-        MultiProcessCollector(together, folder)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
-
-
-def _forget_dead_workers(folder: str) -> None:
-    """Remove the gauges of workers that have ended; what they counted stays."""
-    for path in Path(folder).glob("gauge_live*_*.db"):
-        pid = int(path.stem.rpartition("_")[2])
-        if not psutil.pid_exists(pid):
-            with suppress(FileNotFoundError):  # somebody else asked at the same time
-                mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]

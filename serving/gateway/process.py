@@ -22,8 +22,6 @@ def settle() -> None:
 async def watch_process(metrics: Metrics) -> None:
     """Measure until cancelled. The lag is how much later than asked a sleep ends."""
     loop, process, spent = asyncio.get_running_loop(), psutil.Process(), 0.0
-    metrics.workers.set(1)
-    metrics.worker_starts.inc()
     while True:
         metrics.memory.set(process.memory_info().rss)
         times = process.cpu_times()

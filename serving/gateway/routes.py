@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Receive, Scope, Send
 
 from serving.contract.profile import EXPERIENCE, PURPOSE, Profile
@@ -165,4 +165,4 @@ def _add_operations(router: APIRouter, readiness: Readiness, metrics: Metrics) -
 
     @router.get("/metrics", tags=["operations"], summary="Prometheus 지표")
     async def prometheus(request: Request) -> Response:
-        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

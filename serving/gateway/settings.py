@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from serving.startup import cores
-
-CORES_PER_WORKER, MOST_WORKERS = 4, 8
-
-
-def workers_for_cores() -> int:
-    """A worker for every four cores that this process may use, at most 8. One answers thousands of
-    requests a second; an engine on the same machine, tens to hundreds for each other core."""
-    return min(max(int(cores()) // CORES_PER_WORKER, 1), MOST_WORKERS)
 
 
 class GatewaySettings(BaseSettings):
@@ -30,8 +19,6 @@ class GatewaySettings(BaseSettings):
     """Address to listen on (``GATEWAY_HOST``); ``0.0.0.0`` inside a container."""
     port: int = Field(default=8000, ge=1, le=65535, validation_alias=AliasChoices("port"))
     """Port to listen on."""
-    workers: int = Field(default_factory=workers_for_cores, ge=1)
-    """Gateway processes; one for every four cores, at most 8, if nothing is set."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged. Only ``debug`` can show what was asked and answered."""
     engine_port: int = Field(
@@ -50,9 +37,9 @@ class GatewaySettings(BaseSettings):
     """How long an idle client connection stays open: longer than clients and load balancers keep
     theirs (usually 60), or a request can meet a connection that is just being closed."""
     max_in_flight: int = Field(default=256, ge=1)
-    """Requests at the engine at once; more wait here. Workers have equal shares of it."""
+    """Requests at the engine at once; more wait here."""
     max_queued: int = Field(default=1024, ge=0)
-    """Requests waiting here; one more is refused with 429. Workers have equal shares of it."""
+    """Requests waiting here; one more is refused with 429."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Largest request body."""
     probe_interval_seconds: float = Field(default=1.0, gt=0)
@@ -64,10 +51,6 @@ class GatewaySettings(BaseSettings):
         if engine_port == info.data.get("port"):
             raise ValueError("PORT is the same; the gateway and the engine need a port each")
         return engine_port
-
-    def share(self, limit: int) -> int:
-        """One worker's part of a limit on all of them, rounded up."""
-        return math.ceil(limit / self.workers)
 
     @property
     def engine(self) -> str:

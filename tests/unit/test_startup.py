@@ -9,7 +9,7 @@ import pytest
 
 from serving.engine.settings import EngineSettings
 from serving.gateway.settings import GatewaySettings
-from serving.startup import StartError, load
+from serving.startup import StartError, cores, load
 
 
 @pytest.mark.parametrize(
@@ -51,26 +51,20 @@ def test_variables_reach_their_fields(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "limit", "workers"),
+    ("allowed", "limit", "found"),
     [
-        (2, "max 100000", 1),
-        (16, "max 100000", 4),
-        (16, "850000 100000", 2),
-        (4, "1600000 100000", 1),
-        (128, "", 8),
-        (16, None, 4),
+        (2, "max 100000", 2),
+        (16, "850000 100000", 8.5),
+        (4, "1600000 100000", 4),
+        (128, "", 128),
+        (16, None, 16),
     ],
 )
-def test_workers_are_set_from_the_cores_that_are_left_to_use(
-    cores: int, limit: str | None, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_cores_are_those_that_the_container_s_quota_leaves(
+    allowed: int, limit: str | None, found: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)))
     monkeypatch.setattr("serving.startup.CPU_LIMIT", tmp_path / "cpu.max")
     if limit is not None:
         (tmp_path / "cpu.max").write_text(f"{limit}\n")
-    assert load(GatewaySettings).workers == workers
-
-
-def test_workers_share_the_limits() -> None:
-    settings = GatewaySettings(workers=3)
-    assert [settings.share(limit) for limit in (0, 1, 256, 1024)] == [0, 1, 86, 342]
+    assert cores() == found

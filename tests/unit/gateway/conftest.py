@@ -17,7 +17,7 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def settings() -> GatewaySettings:
-    return GatewaySettings(workers=1, probe_interval_seconds=0.01, max_body_bytes=4096)
+    return GatewaySettings(probe_interval_seconds=0.01, max_body_bytes=4096)
 
 
 @pytest.fixture

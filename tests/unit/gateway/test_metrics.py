@@ -41,9 +41,7 @@ routine_ready{}
 routine_resident_memory_bytes{}
 routine_semantic_violations_total{adapter,rule}
 routine_time_to_first_token_seconds{adapter}
-routine_tokens_total{adapter,direction}
-routine_worker_starts_total{}
-routine_workers{}"""
+routine_tokens_total{adapter,direction}"""
 
 
 class Scrape:
