@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor check unit test test-slow lint environment prometheus dashboards dashboard-preview dataset demo-model full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-soak load-web lock clean
+.PHONY: help serve serve-cluster monitor check unit test test-slow lint environment prometheus documents dashboard-preview dataset demo-model full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-soak load-web lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,8 +84,8 @@ $(VENV)/.prometheus: $(VENV)/.installed
 $(VENV)/.wrk: $(VENV)/.installed
 	$(call unpack,wrk,wrk libluajit2-5.1-2,the gateway cannot be measured)
 
-dashboards: $(VENV)/.installed ## write Grafana's dashboard, the table of metrics, the operator's rules
-	@$(BIN)/python -m deploy.observability.dashboard
+documents: $(VENV)/.installed ## write the table of metrics and the operator's rules
+	@$(BIN)/python -m deploy.documents
 
 dashboard-preview: $(VENV)/.installed $(VENV)/.prometheus ## draw the overview from a short load
 	@$(BIN)/python -m deploy.observability.preview
@@ -157,7 +157,7 @@ ON_CPU := --extra engine-cpu --overrides requirements/overrides-cpu.txt \
 lock: $(VENV)/.serve ## renew requirements/*.txt from pyproject.toml
 	@set -e; \
 	lock() { list=requirements/$$1.txt; $(COMPILE) --output-file $$list "$${@:2}"; sed -i "/== 'never'/d" $$list; }; \
-	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load cluster dashboards image test); }; \
+	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load cluster image test); }; \
 	part() { lock $$2 pyproject.toml --constraint requirements/$$1.txt --extra image --extra "$${@:3}"; }; \
 	all cpu $(ON_CPU); all gpu --extra engine-gpu; \
 	part cpu gateway gateway; part cpu load load; part cpu engine-cpu engine $(ON_CPU); part gpu engine-gpu engine; part gpu ray-gpu cluster; \

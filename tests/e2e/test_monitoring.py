@@ -17,14 +17,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from deploy.observability.dashboard import DASHBOARD
-from deploy.observability.preview import expression, panels
+from deploy.observability.preview import DASHBOARD, expression, panels
 from deploy.observability.prometheus import HINT, Prometheus, running, tool
 from loadtests.collector import Collector, collector
-from loadtests.mix import KINDS, Seen, load
 from loadtests.stack import Stack, free_port
 from serving.startup import StartError
 from tests.bad_requests import GOOD
+from tests.e2e.mix import KINDS, Seen, load
 
 STAGES = ((2, 8), (12, 12))
 """Clients at once, and seconds."""
@@ -95,7 +94,7 @@ def watched(
 
 def test_every_query_of_every_panel_returns_data(watched: Watched) -> None:
     empty, asked = [], 0
-    for row, panel in panels(json.loads(DASHBOARD.read_text())):
+    for row, panel in panels():
         if row == "GPU":  # this machine has none
             continue
         for target in panel["targets"]:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
+from deploy.observability.preview import expression, panels
 from deploy.observability.prometheus import HERE, HINT, configuration, tool
 from serving.contract.tasks import TASKS
 from serving.engine.metrics import DrafterMetrics
@@ -39,6 +40,15 @@ def test_the_configuration_is_prometheus_s(tmp_path: Path) -> None:
 
 def test_alerts_fire_and_keep_quiet_as_promtool_s_tests_say() -> None:
     assert "SUCCESS" in promtool("test", "rules", RULES / "tests.yaml")
+
+
+def test_the_dashboard_s_queries_parse(tmp_path: Path) -> None:
+    """Each as a recording rule, which is what promtool reads."""
+    queries = [expression(target["expr"]) for _, panel in panels() for target in panel["targets"]]
+    rules = [{"record": f"panel:query{n}", "expr": query} for n, query in enumerate(queries)]
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert f"SUCCESS: {len(queries)} rules found" in promtool("check", "rules", path)
 
 
 def test_metrics_are_named_as_prometheus_wants_it() -> None:

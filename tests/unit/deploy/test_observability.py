@@ -8,15 +8,8 @@ from typing import Any
 
 import yaml
 
-from deploy.observability.dashboard import (
-    DASHBOARD,
-    OPERATOR_RULES,
-    TABLE,
-    dashboard_json,
-    metrics_table,
-    operator_rules,
-)
-from deploy.observability.preview import panels
+from deploy.documents import DOCUMENTS
+from deploy.observability.preview import DASHBOARD, panels
 from deploy.observability.prometheus import HERE
 from serving.contract.tasks import TASKS
 from serving.engine.metrics import DrafterMetrics
@@ -50,7 +43,7 @@ def test_every_alert_has_a_severity_and_a_section_in_the_runbook() -> None:
 
 def test_the_runbook_points_at_what_there_is() -> None:
     text = (HERE / "runbook.md").read_text()
-    titles = {panel["title"] for _, panel in panels(json.loads(DASHBOARD.read_text()))}
+    titles = {panel["title"] for _, panel in panels()}
     named = re.findall(r'\*[\w ]+,\s+"([^"]+)"\*', text)
     assert len(named) > 5
     assert set(named) <= titles
@@ -60,20 +53,18 @@ def test_the_runbook_points_at_what_there_is() -> None:
         assert (HERE / path).exists(), path
 
 
-def test_dashboard_and_table_are_what_the_code_writes() -> None:
-    assert DASHBOARD.read_text() == dashboard_json(), "run make dashboards"
-    assert TABLE.read_text() == metrics_table(), "run make dashboards"
-    assert OPERATOR_RULES.read_text() == operator_rules(), "run make dashboards"
+def test_documents_are_what_the_code_writes() -> None:
+    for path, write in DOCUMENTS.items():
+        assert path.read_text() == write(), "run make documents"
 
 
 def test_every_panel_says_what_it_shows_in_which_unit_and_where_it_is_bad() -> None:
-    dashboard = json.loads(DASHBOARD.read_text())
-    rows = [row for row, _ in panels(dashboard)]
+    rows = [row for row, _ in panels()]
     assert list(dict.fromkeys(rows)) == [
         "Overview", "Adapters", "Decoding", "Engine", "Gateway", "GPU",
     ]  # fmt: skip
     with_limits = 0
-    for _, panel in panels(dashboard):
+    for _, panel in panels():
         field = panel["fieldConfig"]["defaults"]
         assert panel["description"].endswith("."), panel["title"]
         assert field["unit"], panel["title"]
@@ -84,15 +75,20 @@ def test_every_panel_says_what_it_shows_in_which_unit_and_where_it_is_bad() -> N
         assert {step["color"] for step in steps} <= {"green", "orange", "red"}  # the theme's own
         with_limits += len(steps) > 1
     assert with_limits > 30
-    names = [variable["name"] for variable in dashboard["templating"]["list"]]
+    variables = json.loads(DASHBOARD.read_text())["templating"]["list"]
+    names = [variable["name"] for variable in variables]
     assert names == ["datasource", "gateway", "engine", "adapter"]
 
 
-def test_own_metrics_in_panels_and_alerts_exist() -> None:
-    ours = {m.name for m in (*Metrics().described, *DrafterMetrics(TASKS).described)}
-    written = DASHBOARD.read_text() + "".join(p.read_text() for p in RULES.glob("*.yml"))
-    used = set(re.findall(r"\broutine_\w+", written))
-    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in used} <= ours
+def test_own_metrics_in_panels_and_alerts_exist_with_their_labels() -> None:
+    labels = {m.name: m.labels for m in (*Metrics().described, *DrafterMetrics(TASKS).described)}
+    queries = [target["expr"] for _, panel in panels() for target in panel["targets"]]
+    written = "\n".join([*queries, *(p.read_text() for p in RULES.glob("*.yml"))])
+    used = re.findall(r"\b(routine_\w+)(?:\{([^}]*)\})?", written)
+    assert len(used) > 50
+    for name, selector in used:
+        known = labels[re.sub(r"_(bucket|sum|count)$", "", name)]
+        assert set(re.findall(r"(\w+)(?==|!=)", selector)) <= {*known, "instance", "le"}, name
     recorded = set(re.findall(r"record: (\S+)", (RULES / "objectives.yml").read_text()))
     assert set(re.findall(r"routine:\w+:\w+", written)) <= recorded
 

@@ -1,0 +1,74 @@
+"""Writes what is made from code and rules: ``make documents``.
+
+The table of metrics, and the Prometheus operator's copy of the rules. Both are committed; a test
+fails when they are not what this module writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import yaml
+from tabulate import tabulate
+
+from serving.contract.tasks import TASKS
+from serving.engine.metrics import DrafterMetrics
+from serving.gateway.metrics import Metrics
+from serving.instruments import Described
+
+HERE = Path(__file__).parent
+METRICS = HERE / "observability" / "metrics.md"
+OPERATOR_RULES = HERE / "kubernetes" / "base" / "rules.yaml"
+
+
+def metrics_page() -> str:
+    """All metrics of our own, as Markdown."""
+
+    def table(described: list[Described]) -> str:
+        rows = [
+            (f"`{m.name}`", m.kind, ", ".join(f"`{name}`" for name in m.labels), m.text)
+            for m in sorted(described, key=lambda m: m.name)
+        ]
+        return tabulate(rows, ["metric", "kind", "labels", "meaning"], tablefmt="pipe")
+
+    return "\n\n".join(
+        [
+            "# Metrics",
+            "Written by `make documents` from the code. A test freezes names and labels. No label "
+            "has a value that a client can choose.",
+            "## The gateway's (`/metrics` of the gateway)",
+            "An adapter's label is its name, which is also its task's; the base model has its own, "
+            "and a model that the engine does not serve is `other`.",
+            table(Metrics().described),
+            "## The drafter's (`/metrics` of the engine, beside vLLM's `vllm:*`)",
+            table(DrafterMetrics(TASKS).described) + "\n",
+        ]
+    )
+
+
+def operator_rules() -> str:
+    """The recording rules and alerts as the Prometheus operator's PrometheusRule."""
+    files = sorted((HERE / "observability" / "rules").glob("*.yml"))
+    groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
+    resource = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "routine"},
+        "spec": {"groups": groups},
+    }
+    text: str = yaml.safe_dump(resource, sort_keys=False, allow_unicode=True, width=120)
+    return "# Written by `make documents` from deploy/observability/rules.\n" + text
+
+
+DOCUMENTS = {METRICS: metrics_page, OPERATOR_RULES: operator_rules}
+
+
+def main() -> None:
+    for path, write in DOCUMENTS.items():
+        path.write_text(write(), encoding="utf-8")
+        sys.stdout.write(f"wrote {path}\n")
+
+
+if __name__ == "__main__":
+    main()
