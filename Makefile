@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor check unit test test-slow lint environment prometheus documents dashboard-preview dataset demo-model full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-soak load-web lock clean
+.PHONY: help serve serve-cluster monitor check unit test test-slow lint environment prometheus documents dashboard-preview dataset demo-model full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,15 +111,18 @@ evaluate: $(VENV)/.installed ## score the adapters through vLLM; scores go into 
 		$(if $(MODEL),--model $(MODEL))
 
 figures: $(VENV)/.installed ## measure the README's figures in a fresh clone and write them into it
-	@$(BIN)/python -m loadtests.figures
+	@$(BIN)/python -m loadtests.bench.figures
 
 bench: $(VENV)/.installed full-size ## compare with Hugging Face and plain vLLM, demo and full size (an hour)
-	@$(BIN)/python -m loadtests.bench --plan demo lora stack full-size full-size-many
+	@$(BIN)/python -m loadtests.bench --plan demo full-size
 
 bench-arithmetic: $(VENV)/.installed full-size dataset ## measure bfloat16 against float32 on this CPU (15 minutes)
 	@for dtype in bfloat16 float32; do ENGINE_DTYPE=$$dtype $(BIN)/python -m finetune.evaluate \
 		--adapters finetune/demo/adapters --scores loadtests/results/scores-$$dtype.json || exit 1; done
-	@$(BIN)/python -m loadtests.bench --plan arithmetic arithmetic-full-size
+	@$(BIN)/python -m loadtests.bench --plan demo full-size --group arithmetic
+
+bench-gpu: $(VENV)/.installed full-size ## the same on a GPU, up to 512 requests at once
+	@$(BIN)/python -m loadtests.bench --plan gpu
 
 # What the gateway is compared with needs other versions of what we need: an environment of its own.
 $(VENV)/.peers: requirements/peers.txt $(VENV)/.installed
@@ -128,24 +131,21 @@ $(VENV)/.peers: requirements/peers.txt $(VENV)/.installed
 	@touch $@
 
 bench-gateway: $(VENV)/.installed $(VENV)/.wrk $(VENV)/.peers ## measure what the gateway itself adds to a request, and others (15 minutes)
-	@$(BIN)/python -m loadtests.gateway_bench
+	@$(BIN)/python -m loadtests.bench.gateway
 
-LOAD := $(BIN)/python -m loadtests.load
+RUN := loadtests/runs/$(shell date -u +%Y%m%d-%H%M%S)
+USERS := $(BIN)/python -m locust -f loadtests/load/locustfile.py
+REPORT := --only-summary --csv $(RUN)/locust --csv-full-history --html $(RUN)/report.html
 
-load: $(VENV)/.installed ## load the running service for 2 minutes; OPTIONS="--level 16 --open ..."
-	@$(LOAD) $(OPTIONS)
+load: $(VENV)/.installed ## load the running service for 2 minutes; OPTIONS="-u 16 --arrivals ..."
+	@mkdir -p $(RUN) && $(USERS) --headless -u 8 -t 2m $(REPORT) $(OPTIONS)
 
-load-saturate: $(VENV)/.installed ## find its limit: 8 stairs in 4 minutes
-	@$(LOAD) --shape stairs --level 64 --seconds 240 --min-good 0 --publish load-saturate $(OPTIONS)
-
-load-soak: $(VENV)/.installed ## an hour at half load
-	@$(LOAD) --shape soak --level 16 --seconds 3600 $(OPTIONS)
+load-saturate: $(VENV)/.installed ## find its limit: 8 stairs in 4 minutes; PUBLISH=load-saturate for the page
+	@mkdir -p $(RUN) && $(USERS),loadtests/load/stairs.py --headless -u 64 -t 4m --max-failed 1 $(REPORT) $(OPTIONS)
+	@$(BIN)/python -m loadtests.load.summary $(RUN) $(addprefix --publish ,$(PUBLISH))
 
 load-web: $(VENV)/.installed ## Locust's own page, on port 8089
-	@$(LOAD) --web $(OPTIONS)
-
-bench-gpu: $(VENV)/.installed full-size ## the same on a GPU, up to 512 requests at once
-	@$(BIN)/python -m loadtests.bench --plan gpu
+	@$(USERS) $(OPTIONS)
 
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --quiet --no-annotate --no-header
 ON_CPU := --extra engine-cpu --overrides requirements/overrides-cpu.txt \

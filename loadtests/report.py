@@ -1,5 +1,4 @@
-"""What every measurement says beside its figures: the machine, the versions, the model; and where
-the README shows it."""
+"""What a measurement says beside its figures (machine, versions, model), and where it is shown."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,11 +18,11 @@ from typing import Any
 
 from tabulate import tabulate
 
-from loadtests.stack import ROOT
+from loadtests.service import ROOT
 
 RESULTS = ROOT / "loadtests" / "results"
 README = ROOT / "README.md"
-ARITHMETIC_PAGE = ROOT / "docs" / "arithmetic.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 def machine(*packages: str) -> dict[str, str]:
@@ -66,7 +65,7 @@ def setting(name: str, base: Path) -> dict[str, str]:
     }
 
 
-def setting_line(figures: dict[str, Any]) -> str:
+def setting_line(figures: Mapping[str, Any]) -> str:
     """``setting`` as a sentence."""
     return (
         f"{figures['model']}; {figures['machine']}; vLLM {figures['vllm']}, torch "
@@ -106,13 +105,13 @@ def save(name: str, figures: dict[str, Any]) -> None:
     path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def show(section: str, text: str, page: Path = README) -> None:
+def show(section: str, text: str, page: Path = PAGE) -> None:
     """Put ``text`` into ``page`` between the section's markers, and print it.
 
     Raises:
         ValueError: the page has no such section.
     """
-    begin, end = f"<!-- {section}: make {section} -->", f"<!-- end of {section} -->"
+    begin, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
     old = page.read_text(encoding="utf-8")
     if begin not in old or end not in old:
         raise ValueError(f"{page.name} has no lines {begin} and {end}")

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from deploy.observability.prometheus import HERE, Prometheus, running, tool
-from loadtests.stack import ROOT, Stack, free_port
+from loadtests.bench.figures import started
+from loadtests.service import ROOT, free_port
 from serving.startup import StartError
 
 DASHBOARD = HERE / "grafana" / "dashboards" / "routine.json"
 PICTURE = HERE / "overview.png"
-LOAD = ("--shape", "spike", "--level", "24", "--seconds", "120", "--min-good", "0")
+LOCUST = "-m locust -f loadtests/load/locustfile.py,loadtests/load/stairs.py --headless"
 VARIABLES = {"$gateway": ".*", "$engine": ".*", "$adapter": ".*", "$__rate_interval": "10s"}
 
 
@@ -77,19 +78,15 @@ def main() -> None:
         sys.exit(f"dashboard-preview: {error}")
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        stack = Stack.start(folder / "serve.log")
-        try:
-            stack.wait_ready()
-            urls = {"gateway": stack.url, "engine": stack.engine_url}
-            targets = {job: url.removeprefix("http://") for job, url in urls.items()}
+        with started(ROOT, folder / "serve.log") as (_, service):
+            targets = {"gateway": service.url, "engine": str(service.metrics)}
+            targets = {job: url.removeprefix("http://") for job, url in targets.items()}
             with running(folder, targets, 1, free_port()) as prometheus:
                 time.sleep(5)  # what begins within the load would begin with its first requests
-                start = time.time()
-                command = [sys.executable, "-m", "loadtests.load", "--url", stack.url, *LOAD]
-                subprocess.run([*command, "--out", folder / "load"], cwd=ROOT, check=True)
+                start, options = time.time(), ["--host", service.url, "-u", "24", "-t", "120s"]
+                command = [sys.executable, *LOCUST.split(), *options]
+                subprocess.run(command, cwd=ROOT, check=False)  # some may be late
                 draw(prometheus, start, time.time(), PICTURE)
-        finally:
-            stack.kill()
     sys.stdout.write(f"wrote {PICTURE}\n")
 
 

@@ -21,7 +21,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from loadtests.programs import UNPACKED, program
-from loadtests.stack import served
+from loadtests.service import served
 from serving.startup import StartError, check_port, load
 
 HERE = Path(__file__).parent

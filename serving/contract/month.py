@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
+from random import Random
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.contract import rate
 from serving.contract.assistance import output_for, slots_of, values_of
 from serving.contract.exercises import Category
 from serving.contract.output import Output
@@ -228,9 +230,7 @@ def with_rates(request: MonthRequest, values: Mapping[str, Any]) -> MonthRequest
     return request.model_copy(update={"rates": Rates.model_validate(values)})
 
 
-def request_of(
-    profile: Profile, days_per_week: int, rates: tuple[int, int, int, int]
-) -> MonthRequest:
+def request_of(profile: Profile, days_per_week: int, rates: tuple[int, ...]) -> MonthRequest:
     """A request with its rates, in the order of ``RATES``.
 
     Raises:
@@ -240,6 +240,12 @@ def request_of(
     return MonthRequest.model_validate(
         {**profile.model_dump(), "days_per_week": days_per_week, "rates": named}
     )
+
+
+def draw(rng: Random) -> MonthRequest:
+    """Any everyday request, with its rates."""
+    profile, sampled = rate.draw(rng), rate.OUTPUT.sample(rng)
+    return request_of(profile, rng.choice((2, 3, 4)), tuple(sampled[name] for name in RATES))
 
 
 PROGRESSIONS = ((55, 10, 5, 50), (65, 5, 10, 40), (55, 10, 5, 50), (60, 5, 10, 40), (70, 5, 10, 35))

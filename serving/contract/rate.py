@@ -7,13 +7,22 @@ The model decides four rates. The plan follows from them by arithmetic:
 
 from __future__ import annotations
 
+from random import Random
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from serving.contract.output import Output
 from serving.contract.pieces import Derived, OnlyIf
-from serving.contract.profile import LIFTS, Profile, on_grid
+from serving.contract.profile import (
+    EXPERIENCE,
+    GENDERS,
+    LIFTS,
+    PURPOSE,
+    Profile,
+    on_grid,
+    profile_of,
+)
 from serving.contract.prompt import Fact, Facts
 
 PROGRAM = "5/3/1 프로그램"
@@ -126,3 +135,14 @@ def facts(profile: Profile) -> Facts:
         "운동목표": profile.purpose,
         "1RM": weights,
     }
+
+
+def draw(rng: Random) -> Profile:
+    """Any everyday profile; no two are alike, so nothing is answered from memory alone."""
+    bench, squat, dead, press = (rng.uniform(20, 250) for _ in LIFTS)
+    return profile_of(
+        rng.choice(list(EXPERIENCE)),
+        rng.choice(GENDERS),
+        rng.choice(list(PURPOSE)),
+        (bench, squat, dead, press),
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from pydantic import BaseModel
@@ -62,6 +63,8 @@ class Task:
     """Complete requests for documentation and golden prompts; each output is among theirs."""
     edges: tuple[Any, ...]
     """Further requests whose prompts the fingerprint covers: what the examples do not show."""
+    draw: Callable[[Random], Any]
+    """Any complete request, to measure with."""
     worked: Values
     """Decisions that answer the first example well, for documentation."""
     before: Before | None = None
@@ -125,6 +128,7 @@ TASKS: dict[str, Task] = {
             rules=check_rate.RULES,
             examples=PUBLISHED,
             edges=EDGES,
+            draw=rate.draw,
             worked=dict(zip(rate.RATES, (55, 10, 5, 50), strict=True)),
         ),
         Task(
@@ -140,6 +144,7 @@ TASKS: dict[str, Task] = {
             rules=check_month.RULES,
             examples=month.EXAMPLES,
             edges=month.EDGES,
+            draw=month.draw,
             worked=month.WORKED,
             before=Before("rate", month.without_rates, month.with_rates),
             parts=assistance.days_of,

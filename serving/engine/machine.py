@@ -95,7 +95,7 @@ def instructions(variables: Mapping[str, str]) -> frozenset[str]:
 
 
 def arithmetic(wanted: str, gpu: bool, flags: frozenset[str]) -> tuple[str, str, str]:
-    """Which number type to compute in. The figures behind it are in docs/arithmetic.md.
+    """Which number type to compute in. The figures behind it are in docs/benchmarks.md.
 
     Args:
         wanted: ``ENGINE_DTYPE``.

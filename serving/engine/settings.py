@@ -40,7 +40,7 @@ class EngineSettings(BaseSettings):
     connections stay open until it is killed."""
     engine_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic. ``auto`` takes the model's own on a GPU; on a CPU, bfloat16 where the CPU
-    multiplies that itself, else float32 (docs/arithmetic.md)."""
+    multiplies that itself, else float32 (docs/benchmarks.md)."""
     engine_max_model_len: int = Field(default=2048, ge=256)
     """Longest prompt and answer together, in tokens."""
     engine_max_num_seqs: int = Field(default=128, ge=1)

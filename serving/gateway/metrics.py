@@ -16,8 +16,7 @@ LATENCY_BUCKETS = (
     1.0, 1.5, 2.5, 4.0, 6.5, 10.0, 15.0, 25.0, 40.0, 60.0,
 )  # fmt: skip
 """Seconds, a factor of about 1.5 apart: from a GPU's or a small model's first tokens (a few ms) to
-a full-size model on a laptop under load. A test holds them against the measured latencies in
-``loadtests/results``."""
+a full-size model on a laptop under load."""
 SHORT_BUCKETS = (
     0.00005, 0.0001, 0.00015, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
     0.2, 0.5, 1.0,

@@ -18,10 +18,7 @@ ALLOWED = {
     "loadtests": {
         "loadtests",
         *SHARED,
-        "serving.engine.drafter",
-        "serving.gateway",
-        "tests.oracle",
-        "tests.oracle_month",
+        "serving.engine",
     },
     "deploy": {
         "deploy",

@@ -24,7 +24,7 @@ from serving.contract.exercises import CATALOGUE, CATEGORIES, fitting
 from serving.contract.month import BASIS_SHARE, MAX_STEP_KG, MIN_STEP_KG, MonthRequest, kilograms
 from serving.contract.profile import LIFTS, MAX_KG, MIN_KG, PUBLISHED
 from serving.contract.tasks import TASKS
-from tests.oracle_month import month_faults
+from tests.kit.oracle_month import month_faults
 
 ENGINE_MAX_TOKENS = 2048
 PROMPT = """## 질문

@@ -14,7 +14,7 @@ from serving.contract import rate
 from serving.contract.check_rate import RULES, check_rate
 from serving.contract.profile import MAX_KG, MIN_KG, PUBLISHED, on_grid, profile_of
 from serving.contract.tasks import TASKS
-from tests.oracle import faults
+from tests.kit.oracle import faults
 
 TRAINING_PROFILE = profile_of(1, "남성", 4, (30, 30, 30, 30))
 TRAINING_PROMPT = """## 질문

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.stack import Stack
+from tests.kit.stack import Stack
 
 HERE = Path(__file__).parent
 

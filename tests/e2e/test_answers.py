@@ -23,18 +23,18 @@ from dataset.coach_rate import coach_rate
 from dataset.generate import split_of
 from dataset.profiles import profiles
 from dataset.sources import SOURCES
-from loadtests.counters import engine_counters
-from loadtests.stack import Stack
+from loadtests.bench.counters import engine_counters
 from serving.contract.month import MonthRequest, with_rates
 from serving.contract.profile import PUBLISHED, Profile
 from serving.contract.tasks import TASKS
 from serving.gateway.readiness import HOSTILE
-from tests.bad_requests import BAD, CASES, GOOD
-from tests.e2e import asking
-from tests.e2e.asking import ask_text
-from tests.exposition import samples
-from tests.oracle import faults
-from tests.oracle_month import month_faults
+from tests.kit import asking
+from tests.kit.asking import ask_text
+from tests.kit.bad_requests import BAD, CASES, GOOD
+from tests.kit.exposition import samples
+from tests.kit.oracle import faults
+from tests.kit.oracle_month import month_faults
+from tests.kit.stack import Stack
 
 RATE = "/gen/routine/rate"
 UNSEEN_SEED = 20_260

@@ -13,10 +13,10 @@ import pytest
 from openai import AsyncOpenAI
 
 from dataset.sources import SOURCES
-from loadtests.counters import difference, engine_counters
-from loadtests.stack import Stack
+from loadtests.bench.counters import difference, engine_counters
 from serving.contract.tasks import TASKS, Task
-from tests.e2e.asking import ask_all
+from tests.kit.asking import ask_all
+from tests.kit.stack import Stack
 
 UNSEEN_SEED = 44
 FEW_AND_ALL = [100, pytest.param(1000, marks=pytest.mark.slow)]

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from loadtests.stack import Stack
 from serving.contract.profile import PUBLISHED
-from tests.e2e.asking import ask_all
-from tests.oracle import faults
+from tests.kit.asking import ask_all
+from tests.kit.oracle import faults
+from tests.kit.stack import Stack
 
 pytestmark = pytest.mark.gpu
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from deploy.ray.versions import TESTED_RAY
-from loadtests.stack import ROOT, free_port, served
+from loadtests.service import ROOT, free_port, served
 from serving.engine.settings import DEMO
-from tests.bad_requests import GOOD
-from tests.dockerfile import Build, Stage
-from tests.oracle import faults
+from tests.kit.bad_requests import GOOD
+from tests.kit.dockerfile import Build, Stage
+from tests.kit.oracle import faults
 
 DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
 MODEL = {"MODEL": f"{DEMO}/base", "ADAPTERS": f"{DEMO}/adapters"}
@@ -116,11 +116,11 @@ def test_health_checks_tell_well_from_not_there(
 
 def test_the_load_test_s_image_loads(ports: tuple[str, str], tmp_path: Path) -> None:
     image = Image.make("load", tmp_path)
-    options = ["--url", f"http://127.0.0.1:{ports[0]}", "--out", str(tmp_path / "run")]
-    options += ["--seconds", "5", "--level", "2", "--deadline", "10"]
+    options = [*image.stage.command, "--host", f"http://127.0.0.1:{ports[0]}"]
+    options += ["-u", "2", "-t", "5s", "--deadline", "10"]
     code, said = image.run(image.stage.entrypoint + options)
     assert code == 0, said
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "/gen/routine/rate" in said
 
 
 def test_a_model_that_is_not_there_is_one_line(engine: Image) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.stack import ROOT, Stack, free_port
-from tests.bad_requests import GOOD
-from tests.waiting import wait_for
+from loadtests.service import ROOT, free_port
+from tests.kit.bad_requests import GOOD
+from tests.kit.stack import Stack
+from tests.kit.waiting import wait_for
 
 RATE = "/gen/routine/rate"
 AT_ONCE_SECONDS = 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import math
 import os
@@ -20,18 +21,22 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from loadtests.stack import ROOT, Stack, free_port, served
+from loadtests.service import ROOT, free_port, served
 from serving.contract import rate
 from serving.contract.tasks import TASKS
-from tests.e2e.asking import capacity
-from tests.exposition import samples
-from tests.waiting import wait_for
+from tests.kit.asking import capacity
+from tests.kit.exposition import samples
+from tests.kit.stack import Stack
+from tests.kit.waiting import wait_for
+
+LOCUST = [sys.executable, "-m", "locust", "-f", "loadtests/load/locustfile.py"]
+ROUTES = {*(f"/gen/routine/{name}" for name in TASKS), "/v1/completions"}
 
 
 def load(url: str, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the command."""
+    """Run Locust; its CSV files go to ``out``."""
     return subprocess.run(
-        [sys.executable, "-m", "loadtests.load", "--url", url, "--out", str(out), *options],
+        [*LOCUST, "--headless", "--host", url, "--csv", str(out / "locust"), *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -52,89 +57,83 @@ def answers(url: str) -> Counter[str]:
     return found
 
 
-def total(out: Path, what: str) -> int:
-    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    return sum(stage[what] for stage in summary["stages"])
+def counted(out: Path) -> tuple[int, int]:
+    """Requests that Locust counted, and those of them that failed."""
+    with (out / "locust_stats.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["Type"] == "POST"]
+    requests, failures = (
+        sum(int(row[f"{name} Count"]) for row in rows) for name in ("Request", "Failure")
+    )
+    return requests, failures
 
 
 def test_what_locust_counts_is_what_the_gateway_counted(stack: Stack, tmp_path: Path) -> None:
-    """On two processes, with clients that leave and streams; and it leaves all it promises."""
+    """On two processes, with clients that leave and streams."""
     before = answers(stack.url)
     done = load(
-        stack.url, tmp_path, "--seconds", "12", "--level", "4", "--processes", "2",
-        "--leave", "0.1", "--deadline", "10", "--mix", "rate=2,month=1,completions=1",
+        stack.url, tmp_path, "-t", "12s", "-u", "6", "--processes", "2", "--leave", "0.1",
+        "--deadline", "10", "--csv-full-history", "--html", str(tmp_path / "report.html"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     answered = answers(stack.url) - before
-    assert set(answered) == {"/gen/routine/rate", "/gen/routine/month", "/v1/completions"}
-    ours = total(tmp_path, "good") + total(tmp_path, "late")
-    left = total(tmp_path, "left")
-    told = 0.1 * (ours + left)
-    assert abs(left - told) < 5 * math.sqrt(told)
+    assert set(answered) == ROUTES
+    requests, failures = counted(tmp_path)
+    assert failures == 0
     # Whoever leaves may have been answered just before; nobody else may be missing.
-    assert ours <= sum(answered.values()) <= ours + left
-    assert total(tmp_path, "wrong") == total(tmp_path, "failed") == 0
+    left = sum(answered.values()) - requests
+    assert 0 <= left < 0.1 * requests + 5 * math.sqrt(requests)
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "/v1/completions: first token" in report
+    assert "first token" in report
+    summary = subprocess.run(
+        [sys.executable, "-m", "loadtests.load.summary", tmp_path],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert all(route in summary.stdout for route in ROUTES)
     assert (tmp_path / "load.png").stat().st_size > 10_000
-    assert "/gen/routine/month" in (tmp_path / "locust_stats.csv").read_text(encoding="utf-8")
 
 
-def test_an_open_loop_keeps_its_rate(stack: Stack, tmp_path: Path) -> None:
+def test_arrivals_keep_their_rate(stack: Stack, tmp_path: Path) -> None:
     rate, seconds = max(1, int(asyncio.run(capacity(stack.url)) / 4)), 10
     done = load(
-        stack.url, tmp_path, "--open", "--level", str(rate), "--seconds", str(seconds), "--leave",
-        "0", "--deadline", "30", "--mix", "rate=1",
+        stack.url, tmp_path, "--arrivals", "-u", str(rate), "-r", str(rate), "-t", f"{seconds}s",
+        "--leave", "0", "--deadline", "30", "RateClient",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     asked = rate * seconds
     # On average so many, less what comes while users start.
-    assert 0.6 * asked - 3 * math.sqrt(asked) < total(tmp_path, "good") < 1.4 * asked + 10
+    assert 0.6 * asked - 3 * math.sqrt(asked) < counted(tmp_path)[0] < 1.4 * asked + 10
 
 
 def test_a_broken_limit_is_an_exit_code(stack: Stack, tmp_path: Path) -> None:
-    done = load(stack.url, tmp_path, "--seconds", "4", "--level", "2", "--max-p95", "1")
+    done = load(stack.url, tmp_path, "-t", "4s", "-u", "2", "--max-p95", "1")
     assert done.returncode == 1
     assert "load: p95 is" in done.stderr
 
 
-def test_workers_from_elsewhere_join_and_are_counted(stack: Stack, tmp_path: Path) -> None:
-    """As they are told to on the command's output; here from the same machine."""
-    log, port = tmp_path / "log", str(free_port())
-    before = answers(stack.url)
-    with log.open("wb") as output:
-        running = subprocess.Popen(
-            [sys.executable, "-m", "loadtests.load", "--url", stack.url, "--out", tmp_path,
-             "--remote-workers", "2", "--seconds", "8", "--level", "4", "--mix", "rate=1",
-             "--leave", "0", "--deadline", "10"],
-            cwd=ROOT, stdout=output, stderr=output,
-            env={**os.environ, "LOCUST_MASTER_BIND_PORT": port},
-        )  # fmt: skip
-    wait_for(lambda: "--master-host" in log.read_text())
-    said = log.read_text().splitlines()[1].replace(".venv/bin/python", sys.executable)
-    worker = f"{said.rpartition(' ')[0]} 127.0.0.1 --master-port {port}"
-    workers = [
-        subprocess.Popen(worker, shell=True, cwd=ROOT, stderr=subprocess.DEVNULL) for _ in range(2)
-    ]
-    assert running.wait(120) == 0, log.read_text()
-    assert [process.wait(30) for process in workers] == [0, 0]
-    assert total(tmp_path, "good") == sum((answers(stack.url) - before).values()) > 10
+def test_stairs_go_up_to_the_users_that_are_asked_for(stack: Stack, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*LOCUST[:-1], "loadtests/load/locustfile.py,loadtests/load/stairs.py", "--headless",
+         "--host", stack.url, "-u", "8", "-t", "16s", "--csv", str(tmp_path / "locust"),
+         "--max-failed", "1"],
+        cwd=ROOT, capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "locust_stats_history.csv").open(encoding="utf-8") as file:
+        users = {int(row["User Count"]) for row in csv.DictReader(file)}
+    assert set(range(1, 9)) <= users <= set(range(9))
 
 
-def test_locust_s_own_page_sets_the_load_and_ctrl_c_counts(stack: Stack, tmp_path: Path) -> None:
+def test_locust_s_own_page_sets_the_load(stack: Stack, tmp_path: Path) -> None:
     before = answers(stack.url)
-    page, log = f"http://127.0.0.1:{free_port()}", tmp_path / "log"
-    command = [sys.executable, "-m", "loadtests.load", "--web", "--url", stack.url]
-    port = {"LOCUST_WEB_PORT": page.rpartition(":")[2]}
-    with served([*command, "--out", str(tmp_path)], page, log, {**os.environ, **port}) as running:
+    port = str(free_port())
+    page, log = f"http://127.0.0.1:{port}", tmp_path / "log"
+    command = [*LOCUST, "--host", stack.url, "--web-host", "127.0.0.1", "--web-port", port]
+    with served(command, page, log) as running:
         form = f"user_count=4&spawn_rate=4&host={stack.url}".encode()
         urllib.request.urlopen(f"{page}/swarm", form, timeout=5).close()
         wait_for(lambda: sum((answers(stack.url) - before).values()) > 10)
         os.killpg(running.pid, signal.SIGINT)
         assert running.wait(60) == 0, log.read_text()
-    assert f"Locust's page: {page};" in log.read_text()
-    assert total(tmp_path, "good") > 10
-    assert total(tmp_path, "wrong") == total(tmp_path, "broke") == 0
 
 
 Handler = Callable[[], web.Response]
@@ -181,37 +180,41 @@ def right() -> dict[str, Any]:
     return answer
 
 
-OPTIONS = ("--mix", "rate=1", "--seconds", "2", "--level", "2", "--leave", "0")
+OPTIONS = ("-t", "2s", "-u", "2", "--leave", "0", "RateClient")
 
 
 @pytest.mark.parametrize("text", [json.dumps(right() | {"deloading_rate": 35}), "{}", "no JSON"])
 def test_an_answer_that_contradicts_itself_or_is_none_is_wrong(text: str, tmp_path: Path) -> None:
     with server(lambda: web.Response(text=text)) as url:
-        done = load(url, tmp_path, *OPTIONS)
+        done = load(url, tmp_path, *OPTIONS, "--max-failed", "1")
     assert done.returncode == 1
     assert "answers were wrong" in done.stderr
-    assert total(tmp_path, "good") == 0
+    requests, failures = counted(tmp_path)
+    assert requests == failures > 0
 
 
 def test_clients_wait_as_long_as_they_are_told(tmp_path: Path) -> None:
-    asked: list[float] = []
-
     def answer() -> web.Response:
-        asked.append(0)
-        if len(asked) % 2:
-            return web.json_response({"error": {}}, status=429, headers={"retry-after": "1"})
-        return web.json_response(right())
+        return web.json_response({"error": {}}, status=429, headers={"retry-after": "1"})
 
     with server(answer) as url:
-        done = load(url, tmp_path, *OPTIONS, "--level", "1")
-    assert done.returncode == 0, done.stderr
-    good, waits = total(tmp_path, "good"), total(tmp_path, "told_to_wait")
-    assert 1 <= good <= 4  # each took a second
-    assert waits in (good, good + 1)
-
-
-def test_a_server_that_fails_breaks_the_limit(tmp_path: Path) -> None:
-    with server(lambda: web.Response(status=502)) as url:
-        done = load(url, tmp_path, *OPTIONS)
+        done = load(url, tmp_path, *OPTIONS, "-u", "1", "-t", "4s")
     assert done.returncode == 1
     assert "requests failed" in done.stderr
+    assert 2 <= counted(tmp_path)[0] <= 5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--leave", "1.5"], "not a share"),
+        (["--deadline", "0"], "not above 0"),
+        (["--host", f"http://127.0.0.1:{free_port()}"], "make serve"),
+    ],
+)
+def test_options_that_make_no_sense_end_with_2(
+    options: list[str], words: str, tmp_path: Path
+) -> None:
+    done = load("nowhere", tmp_path, *OPTIONS, *options)
+    assert done.returncode == 2
+    assert words in done.stderr

@@ -19,11 +19,12 @@ import pytest
 
 from deploy.observability.preview import DASHBOARD, expression, panels
 from deploy.observability.prometheus import HINT, Prometheus, running, tool
-from loadtests.collector import Collector, collector
-from loadtests.stack import Stack, free_port
+from loadtests.service import free_port
 from serving.startup import StartError
-from tests.bad_requests import GOOD
-from tests.e2e.mix import KINDS, Seen, load
+from tests.kit.bad_requests import GOOD
+from tests.kit.collector import Collector, collector
+from tests.kit.mix import KINDS, Seen, load
+from tests.kit.stack import Stack
 
 STAGES = ((2, 8), (12, 12))
 """Clients at once, and seconds."""

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from loadtests.stack import ROOT, free_port, served
+from loadtests.service import ROOT, free_port, served
 from serving.engine.progress import NoProgress, check, steps
-from tests.waiting import wait_for
+from tests.kit.waiting import wait_for
 
 LENGTH = 1000
 LONG = json.dumps({"prompt": ".", "max_tokens": LENGTH, "ignore_eos": True}).encode()

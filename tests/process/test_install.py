@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.stack import ROOT
+from loadtests.service import ROOT
 
 PROJECT = """
 [project]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.stack import ROOT, free_port
-from tests.waiting import wait_for
+from loadtests.service import ROOT, free_port
+from tests.kit.waiting import wait_for
 
 PARTS = """
 import http.server, os, sys

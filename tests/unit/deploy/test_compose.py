@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from loadtests.stack import ROOT
+from loadtests.service import ROOT
 from serving.engine.settings import EngineSettings
 from serving.gateway.settings import GatewaySettings
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from dockerfile_parse import DockerfileParser
 
-from loadtests.stack import ROOT
+from loadtests.service import ROOT
 
 DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
 IMAGES = ("gateway", "engine-cpu", "engine-gpu", "ray-gpu", "load")

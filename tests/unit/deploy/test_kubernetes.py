@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from deploy.ray.versions import TESTED_RAY
-from loadtests.stack import ROOT
+from loadtests.service import ROOT
 from serving.contract.tasks import TASKS
 from serving.engine.metrics import DrafterMetrics
 from serving.engine.settings import EngineSettings

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from loadtests.stack import free_port
+from loadtests.service import free_port
 from serving.contract.lock import Lock, LockError, sha256
 from serving.contract.tasks import TASKS
 from serving.engine.command import arguments, environment

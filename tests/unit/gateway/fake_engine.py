@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from starlette.testclient import TestClient
 
-from loadtests.upstream import BASE_SEED, FREE_TEXT, legal
+from loadtests.bench.upstream import BASE_SEED, FREE_TEXT, legal
 from serving.contract.tasks import TASKS
 from serving.gateway.app import EngineFactory
 from serving.gateway.engine import Completion, Engine, Model, Upstream

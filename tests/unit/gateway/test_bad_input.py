@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
-from tests.bad_requests import BAD, CASES
+from tests.kit.bad_requests import BAD, CASES
 from tests.unit.gateway.fake_engine import FakeEngine, wait_ready
 
 

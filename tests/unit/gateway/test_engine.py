@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from loadtests.stack import free_port
+from loadtests.service import free_port
 from serving.gateway.engine import Completion, Model, VllmEngine
 from serving.gateway.errors import (
     EngineFault,

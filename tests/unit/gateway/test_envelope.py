@@ -15,16 +15,16 @@ from uvicorn import Config
 from uvicorn.lifespan.on import LifespanOn
 
 from dataset.coach_rate import coach_rate
-from loadtests.upstream import ADAPTER_SEED, BASE_SEED, legal
+from loadtests.bench.upstream import ADAPTER_SEED, BASE_SEED, legal
 from serving.contract import rate
 from serving.contract.profile import PUBLISHED
 from serving.gateway.app import create_app
 from serving.gateway.errors import EngineRefused, EngineUnavailable
 from serving.gateway.readiness import MISSED_CHECKS
 from serving.gateway.settings import GatewaySettings
-from tests.bad_requests import GOOD
-from tests.oracle import faults
-from tests.oracle_month import month_faults
+from tests.kit.bad_requests import GOOD
+from tests.kit.oracle import faults
+from tests.kit.oracle_month import month_faults
 from tests.unit.gateway.fake_engine import (
     ADAPTERS,
     BASE,

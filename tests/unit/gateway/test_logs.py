@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from serving.contract import rate
 from serving.gateway import logs
 from serving.gateway.errors import EngineFault, EngineTimeout
-from tests.bad_requests import GOOD
+from tests.kit.bad_requests import GOOD
 from tests.unit.gateway.fake_engine import FakeEngine, completion_body, wait_ready
 
 RATE = "/gen/routine/rate"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from itertools import pairwise
@@ -10,12 +9,11 @@ from itertools import pairwise
 import pytest
 from starlette.testclient import TestClient
 
-from loadtests.stack import ROOT
 from serving.contract.tasks import TASKS
 from serving.gateway.errors import EngineFault, EngineRefused, EngineTimeout, EngineUnavailable
 from serving.gateway.metrics import LATENCY_BUCKETS, Metrics
-from tests.bad_requests import GOOD
-from tests.exposition import samples
+from tests.kit.bad_requests import GOOD
+from tests.kit.exposition import samples
 from tests.unit.gateway.fake_engine import FakeEngine, completion_body, wait_ready
 
 RATE = "/gen/routine/rate"
@@ -177,16 +175,7 @@ def test_tokens_of_completions_are_those_the_engine_tells(
     assert scrape("time_to_first_token_seconds_count", adapter="rate") == streams
 
 
-def test_measured_latencies_fall_into_buckets_that_tell_them_apart() -> None:
-    """p50 and p95 of everything that was measured, of both models: none in the last bucket, and a
-    quantile that is read from the buckets is off by no more than half."""
+def test_buckets_tell_latencies_apart() -> None:
+    """A quantile that is read from the buckets is off by no more than half above 20 ms."""
     for low, high in pairwise(LATENCY_BUCKETS):
-        assert low >= 0.02 or high / low <= 2.5
-        assert low < 0.02 or high / low <= 1.7
-    measured = 0
-    for path in (ROOT / "loadtests" / "results").glob("bench-*.json"):
-        for row in json.loads(path.read_text())["measured"]:
-            if row["peer"].startswith("ours"):
-                measured += 1
-                assert 0.02 < row["p50_seconds"] <= row["p95_seconds"] < LATENCY_BUCKETS[-1]
-    assert measured >= 10
+        assert high / low <= (1.7 if low >= 0.02 else 2.5)

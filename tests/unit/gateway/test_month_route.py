@@ -11,13 +11,13 @@ import pytest
 from icalendar import Calendar
 from starlette.testclient import TestClient
 
-from loadtests.upstream import ADAPTER_SEED
+from loadtests.bench.upstream import ADAPTER_SEED
 from serving.contract import month, rate
 from serving.contract.profile import LIFTS
 from serving.contract.tasks import TASKS
 from serving.gateway.errors import EngineUnavailable
-from tests.bad_requests import GOOD, GOOD_MONTH
-from tests.oracle_month import month_faults
+from tests.kit.bad_requests import GOOD, GOOD_MONTH
+from tests.kit.oracle_month import month_faults
 from tests.unit.gateway.fake_engine import FakeEngine, wait_ready
 
 MONTH = "/gen/routine/month"

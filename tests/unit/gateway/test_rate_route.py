@@ -8,14 +8,14 @@ from random import Random
 import pytest
 from starlette.testclient import TestClient
 
-from loadtests.upstream import ADAPTER_SEED
+from loadtests.bench.upstream import ADAPTER_SEED
 from serving.contract import rate
 from serving.contract.profile import PUBLISHED
 from serving.contract.tasks import TASKS
 from serving.gateway.errors import EngineTimeout, EngineUnavailable
 from serving.gateway.settings import GatewaySettings
-from tests.bad_requests import GOOD
-from tests.oracle import faults
+from tests.kit.bad_requests import GOOD
+from tests.kit.oracle import faults
 from tests.unit.gateway.fake_engine import FakeEngine, wait_ready
 
 RATE = "/gen/routine/rate"

@@ -13,7 +13,7 @@ from serving.gateway.errors import (
     GatewayError,
 )
 from serving.gateway.generate import RETRY_SECONDS, Generator
-from tests.bad_requests import GOOD
+from tests.kit.bad_requests import GOOD
 from tests.unit.gateway.fake_engine import FakeEngine, completion_body, wait_ready
 
 RATE = "/gen/routine/rate"

@@ -1,4 +1,4 @@
-"""vLLM's own counters, read before and after."""
+"""The engine's own counters, read before and after."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Counters = dict[str, float]
 
 
 async def engine_counters(engine_url: str) -> Counters:
-    """What an engine has counted since it started."""
+    """What an engine, and the drafter in it, have counted since they started."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{engine_url}/metrics") as response,
@@ -19,7 +19,7 @@ async def engine_counters(engine_url: str) -> Counters:
     found: Counters = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name.startswith("vllm:"):
+            if sample.name.startswith(("vllm:", "routine_")):
                 found[sample.name] = found.get(sample.name, 0) + sample.value
     return found
 

@@ -20,7 +20,7 @@ from string import Template
 
 from dockerfile_parse import DockerfileParser
 
-from loadtests.stack import ROOT
+from loadtests.service import ROOT
 
 OURS = re.compile(r"(?<![\w/.])/(opt/venv|opt/routine|opt/ray|requirements|wheel|src|cache|app)\b")
 """Folders of the images that this project makes."""
@@ -52,8 +52,10 @@ class Build:
     def __init__(self, path: Path, root: Path, vllm: Path | None = None) -> None:
         self.root, self.of_root = root, list[str]()
         self._arguments = {"VLLM_PYTHON": "{}.{}".format(*sys.version_info)}
-        self._found = {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")}
-        if self._found["UV_FIND_LINKS"]:  # torch is there, perhaps nowhere else
+        # Copies and byte code are for layers; here they take most of the time.
+        self._uv = {"UV_LINK_MODE": "hardlink", "UV_COMPILE_BYTECODE": "0"}
+        if links := os.environ.get("PIP_FIND_LINKS"):  # torch is there, perhaps nowhere else
+            self._uv["UV_FIND_LINKS"] = links
             self._arguments["TORCH_INDEX"] = root.as_uri()
         self._bases = {"${PYTHON_IMAGE}": root / "python", "${VLLM_IMAGE}": vllm}
         subprocess.run([sys.executable, "-m", "venv", root / "python"], check=True)
@@ -142,6 +144,6 @@ class Build:
         subprocess.run(
             ["bash", "-euc", self.here(script)],
             cwd=stage.folder,
-            env={**os.environ, **self._found, **stage.environment},
+            env={**os.environ, **stage.environment, **self._uv},
             check=True,
         )

@@ -10,7 +10,7 @@ from random import Random
 
 import aiohttp
 
-from loadtests.drawn import drawn
+from serving.contract import month
 from serving.contract.month import profile_behind
 from serving.contract.tasks import TASKS
 
@@ -64,7 +64,7 @@ async def _client(
 
 
 async def _ask(session: aiohttp.ClientSession, kind: str, chance: Random) -> str:
-    asked = drawn(chance)
+    asked = month.draw(chance)
     route, timeout = "/gen/routine/rate", aiohttp.ClientTimeout(60)
     body = profile_behind(asked).model_dump()
     if kind.startswith("month"):

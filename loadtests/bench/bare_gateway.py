@@ -1,4 +1,4 @@
-"""The least that FastAPI and aiohttp can do for Task 1: ``uvicorn loadtests.bare_gateway:app``.
+"""The least that FastAPI and aiohttp can do for Task 1.
 
 It validates the profile, writes the prompt and passes on what the engine answers; it limits,
 checks, counts and logs nothing. What our gateway costs is measured against it.
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from fastapi import FastAPI, Response
 
-from loadtests.peers import decided
+from loadtests.bench.peers import decided
 from serving.contract.profile import Profile
 from serving.contract.tasks import TASKS
 

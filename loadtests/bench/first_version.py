@@ -1,8 +1,7 @@
 """How the first version served: Hugging Face ``generate`` with PEFT behind FastAPI.
 
-``python -m loadtests.first_version --base … --adapters … --port …``. One request at a time, no
-constraint, the whole answer decoded. It answers in the form of ``/v1/completions``, so that the
-benchmark asks it as it asks vLLM.
+One request at a time, no constraint, the whole answer decoded. It answers in the form of
+``/v1/completions``, so that the benchmark asks it as it asks vLLM.
 """
 
 from __future__ import annotations

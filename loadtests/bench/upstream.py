@@ -1,7 +1,8 @@
-"""An engine that computes nothing: ``uvicorn loadtests.upstream:app``.
+"""An engine that computes nothing: ``uvicorn loadtests.bench.upstream:app``.
 
 Over real HTTP it answers every completion with some text that the constraint allows, after as many
-milliseconds as UPSTREAM_DELAY_MS says. It stands behind gateways whose own cost is measured.
+milliseconds as UPSTREAM_DELAY_MS says. It stands behind gateways whose own cost is measured, and
+takes the spans that they send.
 """
 
 from __future__ import annotations
@@ -25,19 +26,15 @@ MODELS = {
         for name in (BASE, *TASKS)
     ]
 }
-
-
 ADAPTER_SEED, BASE_SEED = 1, 2
 
 
 @cache
 def legal(regex: str, seed: int = ADAPTER_SEED) -> str:
-    """Some text that a constraint of ours allows, decided part or whole."""
+    """Some text that a constraint of ours allows."""
     for output in (output for task in TASKS.values() for output in task.outputs()):
         if regex == output.decided_regex:
             return output.decided(output.sample(Random(seed)))
-        if regex == output.regex:
-            return output.text(output.sample(Random(seed)))
     raise ValueError(f"no output of ours has the constraint {regex[:200]!r}")
 
 
@@ -64,7 +61,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     answer: dict[str, Any] = {}
     if scope["path"] == "/v1/models":
         answer = MODELS
-    elif scope["method"] == "POST":
+    elif scope["path"] == "/v1/completions":
         body, more = b"", True
         while more:
             message = await receive()
@@ -73,7 +70,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         answer = completion(body)
         if DELAY_SECONDS:
             await asyncio.sleep(DELAY_SECONDS)
-    content = json.dumps(answer, ensure_ascii=False).encode()
+    content = json.dumps(answer, ensure_ascii=False).encode() if answer else b""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),

@@ -1,0 +1,210 @@
+"""Compare ways to answer: ``python -m loadtests.bench --plan demo``.
+
+The peers of a group run at once and take turns, block by block, in a new order every round: what
+slows the machine down slows all of them. No request is asked twice, and every answer is checked.
+Each group leaves one result file and one table. The exit code is 1 if an answer of ours was wrong
+or the gateway costs more than a tenth of its engine's requests/s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from loadtests.bench.measure import Answers, block, patient
+from loadtests.bench.peers import SERVICES, WORDS, Peer, Starter
+from loadtests.bench.tables import kept, publish
+from loadtests.report import save, setting
+from loadtests.service import ROOT, memory
+from serving.contract.tasks import TASKS
+
+SEED = 4_2026
+LEAST_KEPT = 0.9
+"""Share of the engine's requests/s that must be left behind the gateway."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Peers that are compared on one task: one table."""
+
+    question: str
+    task: str
+    peers: tuple[str, ...]
+    """Keys of ``WORDS``."""
+    levels: tuple[int, ...]
+    """Requests at once."""
+    seconds: float
+    """How long clients go on asking in a block."""
+    rounds: int
+    only: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Peers that are measured at some levels alone."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured of one model."""
+
+    model: str
+    folder: Path
+    """With ``base`` and ``adapters``."""
+    groups: Mapping[str, Group]
+    warm_up: int
+    """Requests that each service of ours answers before; other peers answer 3."""
+    variables: Mapping[str, str]
+    """For the environment of all peers."""
+
+
+WAYS = "How do other ways to answer compare?"
+COST = "What do the gateway and an adapter cost?"
+ARITHMETIC = "Which arithmetic suits this CPU?"
+SMALL_CACHE = {"ENGINE_CPU_KV_CACHE_GIB": "1"}
+"""So that all peers fit into memory together."""
+FULL_SIZE = ROOT / "finetune" / "runs" / "full-size"
+DTYPES = ("bfloat16", "float32")
+PLANS = {
+    "demo": Plan(
+        "demo",
+        ROOT / "finetune" / "demo",
+        {
+            "rate": Group(
+                WAYS,
+                "rate",
+                ("transformers", "vllm", "vllm-lora", "ngram", "ours"),
+                (1, 8, 32, 64),
+                6,
+                2,
+            ),
+            "month": Group(WAYS, "month", ("vllm", "ngram", "ours"), (1, 32), 8, 2),
+            "cost": Group(COST, "rate", ("ours", "engine", "base"), (32,), 5, 20),
+            "arithmetic": Group(ARITHMETIC, "rate", DTYPES, (1, 32), 6, 4),
+        },
+        warm_up=300,
+        variables=SMALL_CACHE,
+    ),
+    "full-size": Plan(
+        "full-size stand-in",
+        FULL_SIZE,
+        {
+            "rate": Group(WAYS, "rate", ("transformers", "vllm", "ngram", "ours"), (1,), 20, 2),
+            # Not plain vLLM's own LoRA on CPU: with 8 prompts in a batch it took 10 GB and was
+            # killed.
+            "many": Group(WAYS, "rate", ("vllm-lora", "ours"), (8, 32), 20, 1),
+            "arithmetic": Group(ARITHMETIC, "rate", DTYPES, (1, 8), 15, 2),
+        },
+        warm_up=100,
+        variables=SMALL_CACHE,
+    ),
+    "gpu": Plan(
+        "full-size stand-in",
+        FULL_SIZE,
+        {
+            "rate": Group(
+                WAYS,
+                "rate",
+                ("transformers", "vllm", "ngram", "ours"),
+                (1, 8, 32, 64, 128, 256, 512),
+                10,
+                3,
+                only={"transformers": (1,)},
+            ),
+            "month": Group(WAYS, "month", ("vllm", "ngram", "ours"), (1, 64, 256), 10, 2),
+            "cost": Group(COST, "rate", ("ours", "engine", "base"), (32, 256), 10, 3),
+        },
+        warm_up=400,
+        variables={"ENGINE_GPU_MEMORY_SHARE": "0.18", "ENGINE_MAX_NUM_SEQS": "512"},
+    ),
+}
+
+
+async def measure(plan: Plan, group: Group, peers: Sequence[Peer]) -> list[dict[str, Any]]:
+    """Summaries by peer and level, after a warm-up."""
+    found: dict[tuple[str, int], Answers] = defaultdict(Answers)
+    order, task = Random(SEED), TASKS[group.task]
+    async with patient() as session:
+        for peer in peers:
+            least = plan.warm_up if peer.name in SERVICES else 3
+            level = 8 if peer.metrics else 1
+            rng = Random(f"{SEED} warm-up")
+            await block(session, peer, task, level, rng, Answers(), least=least)
+        for turn in range(group.rounds):
+            for level in group.levels:
+                for peer in order.sample(peers, len(peers)):
+                    if level not in group.only.get(peer.name, group.levels):
+                        continue
+                    # The same requests for every engine; others in each round and level, and for
+                    # another peer of one engine, which would find the first one's in its cache.
+                    twin = [p.metrics for p in peers[: peers.index(peer)]].count(peer.metrics)
+                    rng, into = Random(f"{SEED} {turn} {level} {twin}"), found[peer.name, level]
+                    await block(session, peer, task, level, rng, into, group.seconds, level)
+                    print(f"{level} at once, {peer.name}: {into.summary(peer)}", flush=True)
+    by_name = {peer.name: peer for peer in peers}
+    bytes_of = {peer.name: memory(peer.pid) for peer in peers}
+    return [
+        {
+            "peer": name,
+            "level": level,
+            **answers.summary(by_name[name]),
+            "memory_gb": round(bytes_of[name] / 1e9, 2),
+        }
+        for (name, level), answers in found.items()
+    ]
+
+
+def faults(measured: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What must not be, in words."""
+    for row in measured:
+        if row["peer"] in (*SERVICES, "engine") and row["correct"] < row["requests"]:
+            yield f"{row['peer']}: {row['requests'] - row['correct']} answers were wrong"
+    share = kept(measured)
+    if share is not None and share < LEAST_KEPT:
+        yield f"the gateway leaves {share:.2f} of its engine's requests/s, less than {LEAST_KEPT}"
+
+
+def run(name: str, plan: Plan, group_name: str) -> list[str]:
+    """Measure one group and save its result; what must not be, in words."""
+    group = plan.groups[group_name]
+    names = [peer for peer in WORDS if peer in group.peers]
+    with tempfile.TemporaryDirectory() as logs, ExitStack() as running:
+        peers = Starter(plan.folder, Path(logs), running).start(names)
+        measured = asyncio.run(measure(plan, group, peers))
+    figures = {
+        **setting(plan.model, plan.folder / "base"),
+        "question": group.question,
+        "task": group.task,
+        "measured": measured,
+    }
+    save(f"bench-{name}-{group_name}", figures)
+    return list(faults(measured))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--plan", choices=PLANS, nargs="+", required=True)
+    parser.add_argument("--group", help="only this one of each plan")
+    arguments = parser.parse_args()
+    found = []
+    for name in arguments.plan:
+        plan = PLANS[name]
+        if not (plan.folder / "base").is_dir():
+            sys.exit(f"bench: {plan.folder} is not there: run `make full-size`")
+        os.environ.update(plan.variables)
+        for group in plan.groups:
+            if arguments.group in (None, group):
+                found += run(name, plan, group)
+    publish()
+    if found:
+        sys.exit(f"bench: {'; '.join(found)}")
+
+
+if __name__ == "__main__":
+    main()

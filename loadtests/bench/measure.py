@@ -1,0 +1,116 @@
+"""Asks peers: clients at once, each with one request after the other, and every answer checked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import aiohttp
+
+from loadtests.bench.counters import difference, engine_counters
+from loadtests.bench.peers import Peer
+from loadtests.report import percentile
+from serving.contract.tasks import Task
+
+GENERATED, ACCEPTED, DRAFTED, STEPS = (
+    "vllm:generation_tokens_total",
+    "vllm:spec_decode_num_accepted_tokens_total",
+    "vllm:spec_decode_num_draft_tokens_total",
+    "vllm:iteration_tokens_total_count",
+)
+DRAFTER_SECONDS, DRAFTER_PASSES = "routine_drafter_seconds_total", "routine_drafter_passes_total"
+
+
+@dataclass
+class Answers:
+    """What a peer did at one level."""
+
+    seconds: list[float] = field(default_factory=list)
+    """Of each request."""
+    correct: int = 0
+    tokens: int = 0
+    """Generated, as the answers count them (the first version has no counters)."""
+    rates: list[float] = field(default_factory=list)
+    """Requests a second, by block."""
+    counted: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """The engine's counters."""
+
+    def summary(self, peer: Peer) -> dict[str, Any]:
+        """For a result file; medians over blocks and requests."""
+        number, counted = len(self.seconds), self.counted
+        generated = counted[GENERATED] if peer.metrics else self.tokens
+        drafter = counted[DRAFTER_SECONDS] / (counted[DRAFTER_PASSES] or 1)
+        return {
+            "requests": number,
+            "correct": self.correct,
+            "p50_seconds": round(statistics.median(self.seconds), 4),
+            "p95_seconds": round(percentile(self.seconds, 95), 4),
+            "requests_per_second": round(statistics.median(self.rates), 3),
+            "requests_per_second_by_round": [round(rate, 3) for rate in self.rates],
+            "tokens_per_request": round(generated / number, 1),
+            "accepted_share": round(counted[ACCEPTED] / (counted[DRAFTED] or 1), 4),
+            "steps_per_request": round(counted[STEPS] / number, 2) if peer.metrics else None,
+            "drafter_microseconds_per_pass": round(1e6 * drafter, 1),
+        }
+
+
+async def block(
+    session: aiohttp.ClientSession,
+    peer: Peer,
+    task: Task,
+    level: int,
+    rng: Random,
+    into: Answers,
+    seconds: float = 0,
+    least: int = 1,
+) -> None:
+    """``level`` clients for ``seconds``, and until ``least`` requests were asked.
+
+    Args:
+        session: no limits of its own.
+        peer: who is asked.
+        task: for what.
+        level: requests at once.
+        rng: draws the requests, no two alike.
+        into: where everything is counted.
+        seconds: how long clients go on asking; what they have asked is waited for.
+        least: requests at least.
+    """
+    before = await engine_counters(peer.metrics) if peer.metrics else {}
+    begin = time.perf_counter()
+    requests = 0
+
+    async def client() -> None:
+        nonlocal requests
+        while requests < least or time.perf_counter() - begin < seconds:
+            requests += 1
+            request = task.draw(rng)
+            path, body = peer.ask(task, request)
+            start = time.perf_counter()
+            async with session.post(
+                peer.url + path, data=body, headers={"content-type": "application/json"}
+            ) as response:
+                answer = json.loads(await response.read())
+            into.seconds.append(time.perf_counter() - start)
+            into.correct += response.status == 200 and peer.correct(task, request, answer)
+            into.tokens += answer.get("usage", {}).get("completion_tokens", 0)
+
+    await asyncio.gather(*(client() for _ in range(level)))
+    into.rates.append(requests / (time.perf_counter() - begin))
+    after = await engine_counters(peer.metrics) if peer.metrics else {}
+    for counter, value in difference(after, before).items():
+        into.counted[counter] += value
+
+
+def patient() -> aiohttp.ClientSession:
+    """A session without limits on connections or time."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
+        timeout=aiohttp.ClientTimeout(total=None),
+    )

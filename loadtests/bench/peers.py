@@ -1,0 +1,222 @@
+"""What the benchmark compares, how each way to answer is started, and how it is asked.
+
+All have the same weights, adapters, machine, arithmetic and prompts. Plain vLLM is started with our
+own engine's command line and environment, less what is ours: the drafter, the Outlines backend with
+our constraint, our LoRA and batches on CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtests.service import free_port, served
+from serving.contract.lock import Lock
+from serving.contract.output import OutputError
+from serving.contract.pieces import encode
+from serving.contract.tasks import Task
+from serving.engine.command import arguments, environment
+from serving.engine.machine import look
+from serving.engine.preflight import check_model
+from serving.engine.settings import EngineSettings
+
+WORDS = {
+    "transformers": "Hugging Face generate + PEFT",
+    "vllm": "vLLM, JSON schema",
+    "vllm-lora": "vLLM, JSON schema, our LoRA and batches",
+    "ngram": "vLLM, JSON schema, n-gram speculation",
+    "ours": "ours",
+    "engine": "our engine, without the gateway",
+    "base": "our engine, without an adapter",
+    "bfloat16": "ours, bfloat16",
+    "float32": "ours, float32",
+}
+"""The ways to answer, in the order of tables."""
+SERVICES: Mapping[str, Mapping[str, str]] = {
+    "ours": {},
+    "bfloat16": {"ENGINE_DTYPE": "bfloat16"},
+    "float32": {"ENGINE_DTYPE": "float32"},
+}
+"""Our whole service, by what is set for it."""
+ENGINES = ("engine", "base")
+"""The engine of ``ours``, asked directly."""
+NGRAM = {
+    "method": "ngram",
+    "num_speculative_tokens": 5,
+    "prompt_lookup_min": 1,
+    "prompt_lookup_max": 4,
+}
+"""The fastest of five that were tried: 5, 8 and 16 tokens, matches of 1 to 3 tokens at least."""
+WHOLE_TOKENS = 1536
+"""More than a whole answer takes."""
+
+Ask = Callable[[Task, Any], tuple[str, bytes]]
+"""From task and request to path and body."""
+Correct = Callable[[Task, Any, Mapping[str, Any]], bool]
+"""Whether an answer to the request is complete and breaks no rule."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to answer."""
+
+    name: str
+    """A key of ``WORDS``."""
+    url: str
+    metrics: str | None
+    """Where the engine's counters are; None where the answer itself counts tokens."""
+    ask: Ask
+    correct: Correct
+    pid: int
+    """Its first process."""
+
+
+def whole(schema: bool) -> Ask:
+    """Ask the adapter for the whole answer, constrained to its JSON schema or not at all."""
+
+    def ask(task: Task, request: Any) -> tuple[str, bytes]:
+        asked: dict[str, Any] = {
+            "model": task.name,
+            "prompt": task.prompt(request),
+            "max_tokens": WHOLE_TOKENS,
+            "temperature": 0,
+        }
+        if schema:
+            model = task.output(request).model
+            asked["structured_outputs"] = {"json": model.model_json_schema()}
+        return "/v1/completions", json.dumps(asked).encode()
+
+    return ask
+
+
+def decided(model: str | None) -> Ask:
+    """Ask our engine for the decided part, as the gateway does; None asks the task's adapter."""
+
+    def ask(task: Task, request: Any) -> tuple[str, bytes]:
+        output = task.output(request)
+        asked = {
+            "model": model or task.name,
+            "prompt": task.prompt(request) + output.head,
+            "max_tokens": output.max_new_tokens,
+            "temperature": 0,
+            "structured_outputs": {"regex": output.decided_regex},
+        }
+        return "/v1/completions", json.dumps(asked).encode()
+
+    return ask
+
+
+def routed(task: Task, request: Any) -> tuple[str, bytes]:
+    """Ask the gateway."""
+    return f"/gen/routine/{task.name}", request.model_dump_json().encode()
+
+
+def whole_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
+    """Whether the text that a model wrote makes an answer that breaks no rule."""
+    output = task.output(request)
+    try:
+        values = output.parse(encode(json.loads(answer["choices"][0]["text"])))
+    except (ValueError, OutputError):
+        return False
+    return not task.check(request, json.loads(task.render(request, values)))
+
+
+def decided_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
+    """The same for the decided part."""
+    try:
+        values = task.output(request).read(answer["choices"][0]["text"])
+    except OutputError:
+        return False
+    return not task.check(request, json.loads(task.render(request, values)))
+
+
+def routed_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
+    """Whether the gateway's answer breaks no rule."""
+    return "error" not in answer and not task.check(request, answer)
+
+
+class Starter:
+    """Starts what answers, with this process's environment; ``running`` stops it.
+
+    Args:
+        folder: with ``base`` and ``adapters``.
+        logs: folder for what the servers write.
+        running: everything that was started.
+    """
+
+    def __init__(self, folder: Path, logs: Path, running: ExitStack) -> None:
+        self._base, self._adapters = folder / "base", folder / "adapters"
+        self._logs, self._running = logs, running
+
+    def start(self, names: Sequence[str]) -> list[Peer]:
+        """The peers with these names; an engine's comes after its service."""
+        found: dict[str, Peer] = {}
+        for name in names:
+            if name in SERVICES:
+                found[name] = self._service(name)
+            elif name in ENGINES:
+                model = Lock.load(self._adapters).base.name if name == "base" else None
+                ours = found["ours"]
+                assert ours.metrics
+                found[name] = Peer(
+                    name, ours.metrics, ours.metrics, decided(model), decided_correct, ours.pid
+                )
+            elif name == "transformers":
+                found[name] = self._first_version()
+            else:
+                found[name] = self._plain_vllm(name)
+        return list(found.values())
+
+    def _service(self, name: str) -> Peer:
+        port, engine_port = free_port(), free_port()
+        variables = {"PORT": str(port), "ENGINE_PORT": str(engine_port), "LOG": "json"}
+        variables |= {"MODEL": str(self._base), "ADAPTERS": str(self._adapters), **SERVICES[name]}
+        url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "serving"]
+        pid = self._served(name, command, f"{url}/readyz", {**os.environ, **variables})
+        engine = f"http://127.0.0.1:{engine_port}"
+        return Peer(name, url, engine, routed, routed_correct, pid)
+
+    def _first_version(self) -> Peer:
+        port, dtype = free_port(), look(self._settings(0)).dtype
+        command = [sys.executable, "-W", "ignore", "-m", "loadtests.bench.first_version"]
+        command += ["--base", str(self._base), "--adapters", str(self._adapters)]
+        command += ["--dtype", dtype, "--port", str(port)]
+        url = f"http://127.0.0.1:{port}"
+        variables = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        pid = self._served("transformers", command, f"{url}/health", variables)
+        return Peer("transformers", url, None, whole(schema=False), whole_correct, pid)
+
+    def _plain_vllm(self, name: str) -> Peer:
+        settings = self._settings(port := free_port())
+        checked, machine = check_model(settings), look(settings)
+        command = arguments(settings, checked.base, checked.lock, checked.rank, machine, None)
+        at = command.index("--structured-outputs-config.backend")
+        del command[at : at + 2]
+        if name == "ngram":
+            command += ["--speculative-config", json.dumps(NGRAM)]
+        plugins = {"VLLM_PLUGINS": "routine" if name == "vllm-lora" else ""}
+        variables = {**os.environ, **environment(settings, machine, None), **plugins}
+        url = f"http://127.0.0.1:{port}"
+        pid = self._served(name, command, f"{url}/health", variables)
+        return Peer(name, url, url, whole(schema=True), whole_correct, pid)
+
+    def _settings(self, port: int) -> EngineSettings:
+        return EngineSettings(
+            model=str(self._base),
+            adapters=self._adapters,
+            engine_port=port or free_port(),
+            engine_drafter="off",
+        )
+
+    def _served(
+        self, name: str, command: list[str], ready: str, variables: Mapping[str, str]
+    ) -> int:
+        log = self._logs / f"{name}.log"
+        return self._running.enter_context(served(command, ready, log, variables)).pid

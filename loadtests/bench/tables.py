@@ -1,0 +1,138 @@
+"""The benchmark's tables and picture, from the result files."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtests.bench.peers import WORDS
+from loadtests.report import RESULTS, markdown, setting_line, show
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def publish() -> None:
+    """Write all results that there are into the pages that show them."""
+    results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("bench-*.json")}
+    for name, result in sorted(results.items()):
+        show(name, table(result))
+    models = {name: r["measured"] for name, r in results.items() if name.endswith("-rate")}
+    picture({name: rows for name, rows in models.items() if "gpu" not in name})
+    scores = {
+        path.stem.removeprefix("scores-"): json.loads(path.read_text())
+        for path in sorted(RESULTS.glob("scores-*.json"))
+    }
+    show("scores", scores_table(scores))
+
+
+def kept(measured: Rows) -> float | None:
+    """The share of the engine's requests/s that is left with the gateway in front: the median over
+    interleaved rounds. None where one of them was not asked."""
+    rates = {row["peer"]: row["requests_per_second_by_round"] for row in measured}
+    if not {"ours", "engine"} <= rates.keys():
+        return None
+    shares = [ours / alone for ours, alone in zip(rates["ours"], rates["engine"], strict=True)]
+    return float(statistics.median(shares))
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """One group as Markdown, and what it was measured on."""
+    measured = result["measured"]
+    levels = sorted({row["level"] for row in measured})
+    head = [result["task"], "passes, tokens", "correct", "memory"]
+    head += [f"{level} at once: p50, p95, requests/s" for level in levels]
+    cells = []
+    for peer, name in WORDS.items():
+        by_level = {row["level"]: row for row in measured if row["peer"] == peer}
+        if not by_level:
+            continue
+        first = by_level[min(by_level)]
+        correct, requests = (
+            sum(row[key] for row in by_level.values()) for key in ("correct", "requests")
+        )
+        cells.append(
+            [
+                name,
+                f"{_passes(first)}, {first['tokens_per_request']:.0f}",
+                f"{correct:,} of {requests:,}",
+                f"{first['memory_gb']} GB",
+                *(_cell(by_level.get(level)) for level in levels),
+            ]
+        )
+    words = [result["question"], markdown(head, cells)]
+    share = kept(measured)
+    if share is not None:
+        words.append(f"{share:.2f} of the engine's requests/s are left behind the gateway.")
+    ours = [row for row in measured if row["peer"] == "ours"]
+    if ours and result["question"].startswith("How"):
+        spent = ours[0]["drafter_microseconds_per_pass"]
+        words.append(f"The drafter takes {spent:.0f} µs of each of our passes.")
+    return "\n\n".join([*words, setting_line(result)])
+
+
+def scores_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """How well the demo's adapters do in each arithmetic, as ``finetune.evaluate`` scored them."""
+    cells = [
+        [
+            f"{name}, {dtype}",
+            f"{score['with_adapter']:.1%} of each {score['part']}",
+            f"{score['valid']:.1%}",
+            f"{score['requests']:,}",
+        ]
+        for dtype, tasks in scores.items()
+        for name, score in tasks.items()
+    ]
+    head = ("demo adapter", "exactly as the coach's", "valid", "unseen requests")
+    return markdown(head, sorted(cells))
+
+
+def _passes(row: Mapping[str, Any]) -> str:
+    """Forward passes a request: the engine's steps, as long as no two requests share one."""
+    steps = row["steps_per_request"]
+    if steps is None:  # Hugging Face: one for each token
+        steps = row["tokens_per_request"]
+    return f"{steps:.1f}" if row["level"] == 1 else "-"
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return (
+        f"{seconds(row['p50_seconds'])}, {seconds(row['p95_seconds'])}, "
+        f"{row['requests_per_second']:.3g}"
+    )
+
+
+def seconds(value: float) -> str:
+    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.3g} s"
+
+
+def picture(models: Mapping[str, Rows]) -> None:
+    """Latency one at a time, a row of points for each model (``bench.png``)."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    alone = {
+        name: {row["peer"]: row["p50_seconds"] for row in rows if row["level"] == 1}
+        for name, rows in models.items()
+    }
+    figure, panels = plt.subplots(
+        1, len(alone), figsize=(13, 2.6), squeeze=False, layout="constrained"
+    )
+    for panel, (name, by_peer) in zip(panels[0], alone.items(), strict=True):
+        peers = [peer for peer in WORDS if peer in by_peer][::-1]
+        times = [by_peer[peer] for peer in peers]
+        panel.plot(times, [WORDS[peer] for peer in peers], "o", markersize=8)
+        for place, time in enumerate(times):
+            panel.annotate(seconds(time), (time, place), (8, -3), textcoords="offset points")
+        panel.set(xscale="log", xlim=(min(times) / 2, max(times) * 4))
+        panel.set(xlabel="seconds for one rate answer, one at a time (median)")
+        panel.set_title(name.removeprefix("bench-").removesuffix("-rate"), loc="left")
+        panel.grid(axis="x", alpha=0.3)
+    figure.savefig(Path(RESULTS) / "bench.png", dpi=110)
+    plt.close(figure)

@@ -1,0 +1,1 @@
+"""A load test of the running service, on Locust."""

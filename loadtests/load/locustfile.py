@@ -1,0 +1,234 @@
+"""Locust users that check every answer: ``make load``, beside the running service.
+
+An answer that is wrong or late is a failure, so Locust's requests less its failures are the
+goodput. A client that is told to wait (429 or 503 with ``retry-after``) waits. Locust's own options
+set users, run time, weights (``--config-users``), processes and the web page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import math
+import os
+import sys
+import time
+import urllib.request
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+from gevent.pool import Group
+from locust import FastHttpUser, events, task
+from locust.contrib.fasthttp import ResponseContextManager
+from locust.runners import WorkerRunner
+
+from serving.contract.tasks import TASKS, Task
+
+LEAVE_SECONDS = 0.05
+"""A client that leaves disconnects within this time."""
+COMPLETION_TOKENS = 24
+JSON = {"content-type": "application/json"}
+WRONG = "wrong answer"
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
+    return value
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+@events.init_command_line_parser.add_listener
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What Locust itself has no options for."""
+    add = parser.add_argument
+    add("--deadline", type=positive, default=2.0, help="seconds; a later answer is a failure")
+    add("--leave", type=share, default=0.01, help="share of clients that leave before the answer")
+    add("--arrivals", action="store_true", help="each user is one arrival a second, at random")
+    add("--max-failed", type=share, default=0.05, help="share of requests; more end with code 1")
+    add("--max-p95", type=positive, default=math.inf, help="ms, of any kind; more end with code 1")
+
+
+class Client(FastHttpUser):
+    """Asks one kind of question: one after the other, or with ``--arrivals`` in an open loop, where
+    each user adds one arrival a second whether or not earlier ones were answered."""
+
+    abstract = True
+    host = f"http://127.0.0.1:{os.environ.get('PORT', '8000')}"
+    concurrency = 1000
+    connection_timeout = network_timeout = 60.0
+
+    def on_start(self) -> None:
+        self.rng, self.under_way = Random(), Group()
+        self.options = self.environment.parsed_options
+
+    def on_stop(self) -> None:
+        self.under_way.join(timeout=self.options.deadline)
+
+    @task
+    def arrive(self) -> None:
+        if self.options.arrivals:
+            self.under_way.spawn(self.ask)
+            gevent.sleep(self.rng.expovariate(1.0))
+        else:
+            self.ask()
+
+    def ask(self) -> None:
+        """One request to its end."""
+        path, asked, body = self.request()
+        if self.rng.random() < self.options.leave:
+            self.leave(path, body)
+            return
+        wait = 0.0
+        with self.client.post(
+            path, data=body, headers=JSON, stream=True, catch_response=True
+        ) as response:
+            start = response.request_meta["start_time"]
+            text = self.read(response)
+            seconds = time.time() - start
+            response.request_meta["response_time"] = 1000 * seconds
+            response.request_meta["response_length"] = len(text)
+            if response.status_code != 200:
+                wait = float(response.headers.get("retry-after") or 0)
+                response.failure(f"status {response.status_code}")
+            elif not self.judge(asked, text):
+                response.failure(WRONG)
+            elif seconds > self.options.deadline:
+                response.failure("late")
+            else:
+                response.success()
+        gevent.sleep(wait)
+
+    def request(self) -> tuple[str, Any, str]:
+        """Path, what is asked, and its body."""
+        raise NotImplementedError
+
+    def is_right(self, asked: Any, answer: bytes) -> bool:
+        """Whether ``answer`` is right; may raise if it is no answer at all."""
+        raise NotImplementedError
+
+    def judge(self, asked: Any, answer: bytes) -> bool:
+        """``is_right``; what is no answer is wrong."""
+        try:
+            return self.is_right(asked, answer)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return False
+
+    def read(self, response: ResponseContextManager) -> bytes:
+        """All of an answer."""
+        return b"".join(response.iter_content(chunk_size=65536, decode_content=False))
+
+    def leave(self, path: str, body: str) -> None:
+        """Ask, and disconnect before the answer."""
+        url = urlsplit(str(self.host))
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=60)
+        try:
+            connection.request("POST", path, body.encode(), JSON)
+            gevent.sleep(self.rng.uniform(0, LEAVE_SECONDS))
+        except OSError:
+            pass  # who leaves does not mind
+        finally:
+            connection.close()
+
+
+class TaskClient(Client):
+    """Asks a task's route."""
+
+    abstract = True
+    routine: Task
+
+    def request(self) -> tuple[str, Any, str]:
+        asked = self.routine.draw(self.rng)
+        return f"/gen/routine/{self.routine.name}", asked, asked.model_dump_json()
+
+    def is_right(self, asked: Any, answer: bytes) -> bool:
+        return not self.routine.check(asked, json.loads(answer))
+
+
+for routine in TASKS.values():
+    name = f"{routine.name.title()}Client"
+    globals()[name] = type(name, (TaskClient,), {"routine": routine, "weight": 4})
+
+
+class CompletionsClient(Client):
+    """Streams completions of any adapter; the time to the first token is an entry of its own."""
+
+    weight = 2
+
+    def request(self) -> tuple[str, Any, str]:
+        routine = self.rng.choice(list(TASKS.values()))
+        asks = {
+            "model": routine.name,
+            "prompt": routine.prompt(routine.draw(self.rng)),
+            "max_tokens": COMPLETION_TOKENS,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        return "/v1/completions", asks, json.dumps(asks)
+
+    def read(self, response: ResponseContextManager) -> bytes:
+        chunks = response.iter_content(chunk_size=1, decode_content=False)
+        text = next(chunks, b"")
+        seen = response.request_meta
+        self.environment.events.request.fire(
+            request_type="first token",
+            name=seen["name"],
+            response_time=1000 * (time.time() - seen["start_time"]),
+            response_length=0,
+            exception=None,
+            context={},
+        )
+        return text + b"".join(chunks)
+
+    def is_right(self, asked: Any, answer: bytes) -> bool:
+        parts = [line[6:] for line in answer.splitlines() if line.startswith(b"data: ")]
+        usage = json.loads(parts[-2])["usage"]
+        return parts[-1] == b"[DONE]" and 0 < usage["completion_tokens"] <= COMPLETION_TOKENS
+
+
+@events.init.add_listener
+def refuse_to_load_nobody(environment: Any, **_: Any) -> None:
+    """End at once if the service is not ready."""
+    if isinstance(environment.runner, WorkerRunner) or not environment.parsed_options.headless:
+        return
+    url = str(environment.host or Client.host).rstrip("/")
+    try:
+        urllib.request.urlopen(f"{url}/readyz", timeout=5).close()
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"load: nobody is ready at {url} ({error}): start it with `make serve`\n")
+        sys.exit(2)
+
+
+@events.quitting.add_listener
+def judge_run(environment: Any, **_: Any) -> None:
+    """Exit with 1 if a limit was broken."""
+    if isinstance(environment.runner, WorkerRunner):
+        return
+    options, stats = environment.parsed_options, environment.stats
+    asked = [entry for entry in stats.entries.values() if entry.method == "POST"]
+    requests = sum(entry.num_requests for entry in asked)
+    failed = sum(entry.num_failures for entry in asked)
+    wrong = sum(e.occurrences for e in stats.errors.values() if WRONG in str(e.error))
+    p95 = max((entry.get_response_time_percentile(0.95) for entry in asked), default=0)
+    broken = {
+        "nothing was asked": not requests,
+        f"{wrong} answers were wrong": wrong,
+        f"{failed} of {requests} requests failed": failed > options.max_failed * requests,
+        f"p95 is {p95} ms": p95 > options.max_p95,
+        "the load test itself failed, as said above": environment.runner.exceptions,
+    }
+    words = "; ".join(word for word, is_broken in broken.items() if is_broken)
+    if words:
+        sys.stderr.write(f"load: {words}\n")
+    environment.process_exit_code = 1 if words else 0

@@ -1,0 +1,126 @@
+"""Goodput and answer times by load, from what Locust left: ``python -m loadtests.load.summary``.
+
+Reads ``<folder>/locust_stats_history.csv`` (``--csv-full-history``), prints a table, and draws
+goodput against answer times. ``--publish`` puts both into the benchmarks' page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from loadtests.report import RESULTS, machine, markdown, save, show
+
+PERCENTILES = ("50%", "95%", "99%")
+
+Row = dict[str, str]
+
+
+def read(folder: Path) -> list[Row]:
+    """The rows of requests, a row a second and kind.
+
+    Raises:
+        OSError: the folder has no history.
+    """
+    with (folder / "locust_stats_history.csv").open(encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["Type"] == "POST"]
+
+
+def stages(rows: list[Row]) -> list[dict[str, Any]]:
+    """What was answered at each number of users: good answers a second (those that did not fail),
+    failures a second, and by kind the milliseconds of its last ten seconds."""
+    by_users: dict[int, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        by_users[int(row["User Count"])][row["Name"]].append(row)
+    found = []
+    for users, kinds in sorted(by_users.items()):
+        good = failed = 0.0
+        for own in kinds.values():
+            seconds = int(own[-1]["Timestamp"]) - int(own[0]["Timestamp"])
+            asked, lost = (
+                int(own[-1][f"Total {name} Count"]) - int(own[0][f"Total {name} Count"])
+                for name in ("Request", "Failure")
+            )
+            good += (asked - lost) / max(seconds, 1)
+            failed += lost / max(seconds, 1)
+        last = {kind: [_ms(own[-1][p]) for p in PERCENTILES] for kind, own in kinds.items()}
+        found.append(
+            {"users": users, "good": round(good, 1), "failed": round(failed, 2), "ms": last}
+        )
+    return found
+
+
+def _ms(text: str) -> int | None:
+    return int(float(text)) if text != "N/A" else None
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The stages as Markdown, and what they were measured on."""
+    kinds = sorted({kind for stage in summary["stages"] for kind in stage["ms"]})
+    head = ["users", "good/s", "failed/s", *(f"{kind}: p50, p95, p99 (ms)" for kind in kinds)]
+    cells = [
+        [
+            str(stage["users"]),
+            f"{stage['good']:g}",
+            f"{stage['failed']:g}",
+            *(", ".join(map(str, stage["ms"].get(kind, ()))) for kind in kinds),
+        ]
+        for stage in summary["stages"]
+    ]
+    line = (
+        f"{summary['machine']}, with Locust {summary['locust']} on the same cores; "
+        f"{summary['date']}."
+    )
+    return f"{markdown(head, cells)}\n\n{line}"
+
+
+def draw(found: list[dict[str, Any]], path: Path) -> None:
+    """The 95th percentile of each kind against goodput, a point a stage."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for kind in sorted({kind for stage in found for kind in stage["ms"]}):
+        points = [(s["good"], s["ms"][kind][1], s["users"]) for s in found if kind in s["ms"]]
+        x, y, users = zip(*points, strict=True)
+        axes.plot(x, y, "o-", label=kind)
+        for place in zip(users, x, y, strict=True):
+            axes.annotate(
+                str(place[0]), place[1:], (0, 6), textcoords="offset points", ha="center",
+                fontsize=8,
+            )  # fmt: skip
+    axes.set(xlabel="right answers in time, requests/s", ylabel="95th percentile, ms")
+    axes.set(xlim=(0, None), ylim=(0, None), title="The numbers at the points are users")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("folder", type=Path, help="where Locust left its CSV files")
+    parser.add_argument("--publish", metavar="NAME", help="write loadtests/results and the page")
+    arguments = parser.parse_args()
+    try:
+        found = stages(read(arguments.folder))
+    except OSError as error:
+        sys.exit(f"summary: {error}")
+    summary = {**machine("locust"), "stages": found}
+    draw(found, arguments.folder / "load.png")
+    if not arguments.publish:
+        print(table(summary))
+        return
+    save(arguments.publish, summary)
+    draw(found, RESULTS / f"{arguments.publish}.png")
+    show(arguments.publish, table(summary))
+
+
+if __name__ == "__main__":
+    main()
