@@ -12,19 +12,17 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from serving.contract.tasks import TASKS
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine, VllmEngine
-from serving.gateway.errors import InvalidRequest, RouteError
+from serving.gateway.errors import RouteError
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
-from serving.gateway.middleware import Envelope, Table
+from serving.gateway.middleware import RequestMiddleware
 from serving.gateway.process import watch_process
 from serving.gateway.readiness import Readiness
-from serving.gateway.routes import GatewayRoute, routes
+from serving.gateway.routes import SCHEMAS, routes
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
 from serving.startup import TraceTarget
@@ -33,26 +31,6 @@ DESCRIPTION = """리프터의 프로필을 보내면 5/3/1 훈련 계획을 돌�
 
 모델이 정하는 것은 진행표의 네 가지 비율(`rate`)과 보조 운동(`month`)뿐이고, 나머지는 스키마와
 계산이 정합니다. 그래서 답은 스스로 모순될 수 없습니다. 오류는 모두 OpenAI의 오류 형식입니다."""
-
-ERROR_SCHEMA = {
-    "type": "object",
-    "required": ["error"],
-    "example": InvalidRequest(
-        "experience cannot be '9'; it must be an integer from 1 to 5", "experience"
-    ).body(),
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": "string"},
-            },
-        }
-    },
-}
 
 EngineFactory = Callable[[GatewaySettings], Engine]
 
@@ -69,7 +47,7 @@ def create_app(
     engine_factory: EngineFactory = vllm_engine,
     on_ready: Callable[[], None] = lambda: None,
     traces: TraceTarget | None = None,
-) -> Envelope:
+) -> FastAPI:
     """The application.
 
     Args:
@@ -80,7 +58,6 @@ def create_app(
     """
     metrics = Metrics()
     telemetry = Telemetry(metrics, traces)
-    table: Table = {}
     for task in TASKS.values():
         task.prepare()
 
@@ -90,11 +67,8 @@ def create_app(
         admission = Admission(settings.max_in_flight, settings.max_queued, telemetry)
         generator = Generator(engine, admission, telemetry)
         readiness = Readiness(engine, settings.probe_interval_seconds, metrics, on_ready)
-        app.include_router(routes(engine, generator, admission, readiness, telemetry))
-        for route in app.routes:
-            if isinstance(route, Route):
-                answer = route.app if isinstance(route, GatewayRoute) else None
-                table[route.path] = dict.fromkeys(route.methods or (), answer)
+        router = routes(engine, generator, admission, readiness, telemetry)
+        app.router.routes[:0] = router.routes  # before the pages': the first that fits is taken
         tasks = [asyncio.create_task(work) for work in (readiness.watch(), watch_process(metrics))]
         yield
         for task in tasks:
@@ -106,31 +80,23 @@ def create_app(
     app = FastAPIOffline(
         title="5/3/1 루틴 생성", description=DESCRIPTION, version="1", lifespan=lifespan
     )
+    app.add_middleware(
+        RequestMiddleware, telemetry=telemetry, max_body_bytes=settings.max_body_bytes
+    )
     app.add_exception_handler(HTTPException, _no_route)
-    app.add_exception_handler(Exception, _unsent)
-    _describe_errors(app)
-    return Envelope(app, telemetry, settings.max_body_bytes, table)
+    _describe(app)
+    return app
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    """Starlette's 404 and 405 as an error that ``Envelope`` answers."""
+    """Starlette's 404 and 405 as an error that ``RequestMiddleware`` answers."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
     raise RouteError(error.status_code, message, (error.headers or {}).get("Allow"))
 
 
-class _Unsent(Response):
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pass
-
-
-async def _unsent(request: Request, error: Exception) -> Response:
-    """Keeps Starlette from answering an error that it passes on to ``Envelope``."""
-    return _Unsent()
-
-
-def _describe_errors(app: FastAPI) -> None:
-    """Put the one error shape into the OpenAPI page instead of FastAPI's own."""
+def _describe(app: FastAPI) -> None:
+    """Put what requests are, and the one error shape, into the OpenAPI page."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -140,10 +106,7 @@ def _describe_errors(app: FastAPI) -> None:
                 description=app.description,
                 routes=app.routes,
             )
-            schemas = schema["components"]["schemas"]
-            schemas["Error"] = ERROR_SCHEMA
-            for unused in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(unused, None)
+            schema["components"]["schemas"] |= SCHEMAS
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -9,15 +9,9 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Mapping
-from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
 
 from pythonjsonlogger.msgspec import MsgspecFormatter
-
-TRACE_HEADERS: ContextVar[Mapping[str, str]] = ContextVar("trace_headers")
-"""``x-request-id`` and ``traceparent`` of the request that is being answered."""
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
@@ -52,18 +46,6 @@ class Lines(MsgspecFormatter):
             timestamp="time",
         )
         self._quotes = quotes
-
-    def add_fields(
-        self,
-        log_data: dict[str, Any],
-        record: logging.LogRecord,
-        message_dict: dict[str, Any],
-    ) -> None:
-        super().add_fields(log_data, record, message_dict)
-        headers = TRACE_HEADERS.get(None)
-        if headers:
-            log_data["request_id"] = headers["x-request-id"]
-            log_data["trace_id"] = headers["traceparent"].split("-")[1]
 
     def formatException(self, ei: _ExcInfo) -> str:
         if self._quotes or ei[0] is None:

@@ -9,11 +9,11 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi.responses import Response, StreamingResponse
-from starlette.datastructures import State
 
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine, Upstream
 from serving.gateway.errors import GatewayError, MalformedBody
+from serving.gateway.exchange import Exchange
 from serving.gateway.metrics import OTHER
 from serving.gateway.readiness import Readiness
 from serving.gateway.telemetry import Telemetry
@@ -34,28 +34,26 @@ class Relay:
         self._engine, self._admission, self._readiness = engine, admission, readiness
         self._telemetry, self._metrics = telemetry, telemetry.metrics
 
-    async def answer(self, state: State) -> Response:
+    async def answer(self, exchange: Exchange) -> Response:
         """The engine's answer, chunk by chunk.
 
-        Args:
-            state: the request's, with ``body``, ``trace_headers`` and ``start``.
-
         Raises:
-            GatewayError: MalformedBody, Overloaded, an engine error or EngineRefused.
+            GatewayError: ClientError, Overloaded, an engine error or EngineRefused.
         """
-        model = _parsed(state.body).get("model")
+        body = await exchange.body()
+        model = _parsed(body).get("model")
         adapter = next((name for name in self._readiness.models if name == model), OTHER)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._admission.place(adapter))
             stack.enter_context(self._telemetry.stage("engine", adapter))
             upstream = await stack.enter_async_context(
-                self._engine.completions(state.body, state.trace_headers)
+                self._engine.completions(body, exchange.headers)
             )
-            chunks = self._chunks(stack.pop_all(), upstream, adapter, state)
+            chunks = self._chunks(stack.pop_all(), upstream, adapter, exchange)
             return StreamingResponse(chunks, media_type=upstream.content_type)
 
     async def _chunks(
-        self, stack: AsyncExitStack, upstream: Upstream, adapter: str, state: State
+        self, stack: AsyncExitStack, upstream: Upstream, adapter: str, exchange: Exchange
     ) -> AsyncIterator[bytes]:
         end, is_first = b"", upstream.content_type == STREAM
         try:
@@ -64,12 +62,12 @@ class Relay:
                     end = (end + chunk)[-_LONGEST_USAGE:]
                     yield chunk
                     if is_first:
-                        seconds = time.perf_counter() - state.start
+                        seconds = time.perf_counter() - exchange.start
                         self._metrics.first_token_time.labels(adapter).observe(seconds)
                         is_first = False
                 self._count(end, adapter)
         except GatewayError as error:
-            state.error = error
+            exchange.error = error
             if upstream.content_type != STREAM:
                 raise
             yield b"data: " + error.bytes() + b"\n\n"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic.json_schema import models_json_schema
 from starlette.types import Receive, Scope, Send
 
 from serving.contract.profile import EXPERIENCE, PURPOSE, Profile
 from serving.contract.tasks import TASKS, Task
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine
-from serving.gateway.errors import EngineUnavailable
+from serving.gateway.errors import EngineUnavailable, InvalidRequest
+from serving.gateway.exchange import exchange_of
 from serving.gateway.formats import FORMS, ONLY_JSON, Forms
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
@@ -25,10 +27,11 @@ from serving.gateway.relay import Relay
 from serving.gateway.telemetry import Telemetry
 from serving.gateway.validation import validated
 
+REFERENCE = "#/components/schemas/{model}"
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {
         "description": text,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+        "content": {"application/json": {"schema": {"$ref": REFERENCE.format(model="Error")}}},
     }
     for status, text in {
         400: "JSON이 아님",
@@ -44,6 +47,34 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
+_ERROR_FIELDS = {
+    "message": {"type": "string"},
+    "type": {"type": "string"},
+    "param": {"type": ["string", "null"]},
+    "code": {"type": "string"},
+}
+SCHEMAS = {
+    "Error": {
+        "type": "object",
+        "required": ["error"],
+        "example": InvalidRequest(
+            "experience cannot be '9'; it must be an integer from 1 to 5", "experience"
+        ).body(),
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": list(_ERROR_FIELDS),
+                "properties": _ERROR_FIELDS,
+            }
+        },
+    },
+    **models_json_schema(
+        [(task.request, "validation") for task in TASKS.values()], ref_template=REFERENCE
+    )[1]["$defs"],
+}
+"""What OpenAPI's components need beside what FastAPI finds: bodies are read by ``validated``."""
+
+
 def routes(
     engine: Engine,
     generator: Generator,
@@ -52,7 +83,7 @@ def routes(
     telemetry: Telemetry,
 ) -> APIRouter:
     """All routes, bound to the parts they call."""
-    router = APIRouter(route_class=GatewayRoute)
+    router = APIRouter(route_class=PlainRoute)
     for task in TASKS.values():
         _add_task(router, task, generator)
     _add_openai(router, engine, Relay(engine, admission, readiness, telemetry))
@@ -60,38 +91,31 @@ def routes(
     return router
 
 
-class GatewayRoute(APIRoute):
-    """A route whose endpoint takes the request, after its body if it declares one, and returns a
-    response. The body is read straight into the declared model.
-
-    FastAPI makes the API's page of it. Its own way to an endpoint, through parsed JSON,
-    dependencies and exit stacks, takes longer than all that is ours.
-    """
+class PlainRoute(APIRoute):
+    """A route whose handler takes the request and returns a response. FastAPI describes it; its
+    search for dependencies, which no handler here has, takes longer than all that is ours."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         self.app = self._answer
-        self._model: Any = self.body_field and self.body_field.field_info.annotation
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        bodies: list[Any] = []
-        if self._model:
-            bodies = [validated(self._model, request.state.body)]
-        response: Response = await self.endpoint(*bodies, request)
+        response: Response = await self.endpoint(Request(scope))
         await response(scope, receive, send)
 
 
 def _add_task(router: APIRouter, task: Task, generator: Generator) -> None:
     forms = FORMS.get(task.name, ONLY_JSON)
 
-    async def generate(body: Any, request: Request) -> Response:
+    async def generate(request: Request) -> Response:
+        exchange = exchange_of(request)
+        asked = validated(task.request, await exchange.body())
         render = forms.choose(request)
-        return render(await generator.answer(task, body, request.state.trace_headers))
+        return render(await generator.answer(task, asked, exchange.headers))
 
-    examples = {str(n): _example(profile) for n, profile in enumerate(task.examples, 1)}
-    generate.__annotations__["body"] = Annotated[task.request, Body(openapi_examples=examples)]
-    generate.__annotations__["request"] = Request
+    examples = {str(n): _example(request) for n, request in enumerate(task.examples, 1)}
+    reference = {"$ref": REFERENCE.format(model=task.request.__name__)}
+    content = {"application/json": {"schema": reference, "examples": examples}}
     router.add_api_route(
         f"/gen/routine/{task.name}",
         generate,
@@ -100,7 +124,10 @@ def _add_task(router: APIRouter, task: Task, generator: Generator) -> None:
         summary=task.summary,
         response_model=task.answer,
         responses={200: _worked_answer(task, forms), **ERRORS},
-        openapi_extra={"parameters": forms.parameters},
+        openapi_extra={
+            "parameters": forms.parameters,
+            "requestBody": {"required": True, "content": content},
+        },
         name=task.name,
     )
 
@@ -138,7 +165,7 @@ def _add_openai(router: APIRouter, engine: Engine, relay: Relay) -> None:
         openapi_extra={"requestBody": _COMPLETION_BODY},
     )
     async def completions(request: Request) -> Response:
-        return await relay.answer(request.state)
+        return await relay.answer(exchange_of(request))
 
 
 _COMPLETION_BODY = {

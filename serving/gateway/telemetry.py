@@ -21,7 +21,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from serving.gateway.errors import GatewayError
@@ -80,29 +80,18 @@ class Telemetry:
             ending.start()
             await asyncio.to_thread(ending.join, CLOSE_SECONDS)
 
-    def request(
-        self, method: str, route: str, headers: Mapping[str, str], traced: bool
-    ) -> AbstractContextManager[Span]:
+    def request(self, name: str, ids: Mapping[str, str]) -> AbstractContextManager[Span]:
         """A request's server span; what happens inside belongs to it.
 
         Args:
-            method: of the request.
-            route: where it is answered.
-            headers: with the caller's ``traceparent``.
-            traced: record a span.
+            name: of the span, until the route is known; empty records none.
+            ids: the request's, with the caller's ``traceparent`` if there is one.
         """
-        if not self._tracer or not traced:
+        if not self._tracer or not name:
             return _NO_SPAN
-        span = self._tracer.start_span(
-            f"{method} {route}",
-            _PROPAGATOR.extract(headers),
-            SpanKind.SERVER,
-            {
-                "http.request.method": method,
-                "http.route": route,
-                "request.id": headers["x-request-id"],
-            },
-        )
+        attributes = {"request.id": ids["x-request-id"]}
+        context = _PROPAGATOR.extract(ids)
+        span = self._tracer.start_span(name, context, SpanKind.SERVER, attributes)
         return trace.use_span(
             span, end_on_exit=True, record_exception=False, set_status_on_exception=False
         )
@@ -140,10 +129,21 @@ class Stage:
             span.set_attribute(f"routine.{self._adapter}.{self._name}.seconds", seconds)
 
 
-def continued(headers: Mapping[str, str], span: Span) -> dict[str, str]:
-    """``headers`` for whoever goes on with the trace: ``span`` is the parent there, if there is
-    one."""
-    found = dict(headers)
+def inject(headers: dict[str, str], span: Span) -> None:
+    """Make ``span`` the parent of whatever is asked with ``headers``, if it is recorded."""
     if span.get_span_context().is_valid:
-        _PROPAGATOR.inject(found, trace.set_span_in_context(span))
-    return found
+        _PROPAGATOR.inject(headers, trace.set_span_in_context(span))
+
+
+def describe(span: Span, method: str, route: str, status: int) -> None:
+    """Name a request's span by where it was answered, and how."""
+    span.update_name(f"{method} {route}")
+    span.set_attributes(
+        {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+        }
+    )
+    if status >= 500:
+        span.set_status(StatusCode.ERROR)

@@ -1,0 +1,146 @@
+"""One request on its way through the gateway: its ids, body and error, and what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Mapping
+
+from opentelemetry.trace import Span
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+from serving.gateway.errors import BodyTooLarge, GatewayError, UnsupportedMediaType
+from serving.gateway.telemetry import inject
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+"""W3C Trace Context, level 1, section 3.2."""
+CLIENT_LEFT = 499
+"""Status, in metrics and logs, of requests whose client left before the answer began."""
+
+
+class Exchange:
+    """A request and its answer.
+
+    Args:
+        scope: ASGI's, of an HTTP request.
+        receive: the server's.
+        send: the server's.
+        max_body_bytes: the largest body that is read.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+        self.start = time.perf_counter()
+        self._receive, self._send, self._max_body_bytes = receive, send, max_body_bytes
+        self._given: Mapping[bytes, bytes] = dict(reversed(scope["headers"]))  # the first counts
+        self.headers = self._ids()
+        """``x-request-id``, and ``traceparent`` once ``trace`` was called: for the engine, and for
+        the client."""
+        self.error: GatewayError | None = None
+        """What went wrong, before the answer or in the middle of it."""
+        self.status = CLIENT_LEFT
+        """The status that was sent, or ``CLIENT_LEFT`` as long as there is none."""
+        self._left = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """The ids, for a log line."""
+        return {
+            "request_id": self.headers["x-request-id"],
+            "trace_id": self.headers["traceparent"].split("-")[1],
+        }
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the client has disconnected."""
+        return self._left.is_set()
+
+    async def body(self) -> bytes:
+        """The whole body. From here on, the request is cancelled when its client leaves.
+
+        Raises:
+            UnsupportedMediaType: it is not called JSON.
+            BodyTooLarge: it has more than ``max_body_bytes``.
+        """
+        kind = self._given.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            shown = repr(kind[:80].decode("latin-1")) if kind else "missing"
+            raise UnsupportedMediaType(f"content-type is {shown}; send application/json")
+        told = self._given.get(b"content-length", b"")
+        length, body, more = int(told) if told.isdigit() else 0, b"", True
+        while more and max(length, len(body)) <= self._max_body_bytes:
+            message = await self._receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        if max(length, len(body)) > self._max_body_bytes:
+            raise BodyTooLarge(f"the body may have at most {self._max_body_bytes} bytes")
+        work = asyncio.current_task()
+        assert work
+        self._watcher = asyncio.create_task(self._watch(work))
+        return body
+
+    async def _watch(self, work: asyncio.Task[object]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._left.set()
+        work.cancel()
+
+    def end(self) -> None:
+        """Stop looking whether the client leaves."""
+        if self._watcher:
+            self._watcher.cancel()
+            self._watcher = None  # or the two would wait for the garbage collector
+
+    async def receive(self) -> Message:
+        """ASGI's ``receive`` for whoever answers: the body is read by ``body``."""
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """ASGI's ``send``, with the request's ids."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            ids = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+            message["headers"] = [*message["headers"], *ids]
+        await self._send(message)
+
+    async def fail(self, error: GatewayError) -> None:
+        """Answer with ``error``."""
+        headers = [(b"content-type", b"application/json")]
+        headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
+        await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": error.bytes()})
+
+    def _ids(self) -> dict[str, str]:
+        """The client's ids where they are well formed; a new request id where it is not."""
+        request_id = self._given.get(b"x-request-id", b"").decode("latin-1")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = _random_hex(16)
+        traceparent = self._given.get(b"traceparent", b"").decode("latin-1")
+        if not _TRACEPARENT.fullmatch(traceparent):
+            return {"x-request-id": request_id}
+        return {"x-request-id": request_id, "traceparent": traceparent}
+
+    def trace(self, span: Span) -> None:
+        """Go on with the client's trace, or with one that begins here: ``span`` is the parent of
+        what the engine does, if it is recorded."""
+        inject(self.headers, span)
+        self.headers.setdefault("traceparent", f"00-{_random_hex(16)}-{_random_hex(8)}-01")
+
+
+def exchange_of(request: Request) -> Exchange:
+    """The exchange that ``RequestMiddleware`` made for ``request``."""
+    found = request.scope["exchange"]
+    assert isinstance(found, Exchange)
+    return found
+
+
+def _random_hex(size: int) -> str:
+    """``size`` random bytes as hex; not security-sensitive."""
+    return f"{random.getrandbits(8 * size):0{2 * size}x}"
