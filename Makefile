@@ -34,11 +34,11 @@ monitor: $(VENV)/.installed $(VENV)/.prometheus ## run Prometheus beside the ser
 
 PYTEST := $(BIN)/python -m pytest --durations 15
 
-check: $(VENV)/.installed ## lint, types, unit and contract tests: while you work
+check: $(VENV)/.installed ## lint, types, unit tests: while you work
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint unit
 
 unit: $(VENV)/.installed
-	@$(PYTEST) tests/unit tests/contract
+	@$(PYTEST) tests/unit
 
 test: check $(VENV)/.prometheus ## everything: also processes, and end to end on the real vLLM
 	@$(PYTEST) tests/process tests/e2e -m "not slow$(if $(GPU),, and not gpu)"

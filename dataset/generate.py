@@ -17,19 +17,24 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from dataset.card import write_card
-from dataset.sources import SOURCES, Source
-from dataset.validate import validate_row
+from dataset.sources import SOURCES
+from dataset.validate import RowError, validate_row
+from serving.tasks.base import Task
+from serving.tasks.registry import TASKS
 
 SPLITS = {"train": 80, "validation": 10, "test": 10}
 """Share of all prompts that may serve a split, in percent."""
 SEED = 531
+MOST_REPEATS = 100_000
+"""Requests in a row without a new prompt, after which there are taken to be no more."""
 
 Row = dict[str, Any]
 
@@ -44,25 +49,36 @@ def split_of(prompt: str) -> str:
     raise AssertionError("shares add up to 100")
 
 
-def rows(source: Source, split: str, count: int, seed: int, form: bool = False) -> Iterator[Row]:
+def rows(task: Task[Any], split: str, count: int, seed: int, form: bool = False) -> Iterator[Row]:
     """``count`` rows of ``split`` with distinct prompts; with ``form``, decisions are random
-    instead of coached."""
-    task, chance, seen = source.task, random.Random(seed), set[str]()
+    instead of coached.
+
+    Raises:
+        RowError: the coach's requests have no more distinct prompts for ``split``.
+    """
+    source, rng, seen, since = SOURCES[task.name], random.Random(seed), set[str](), 0
     for request in source.requests(seed):
-        prompt = task.prompt(request)
-        if prompt in seen or split_of(prompt) != split:
+        question = task.question(request)
+        since += 1
+        if since > MOST_REPEATS:
+            break
+        if question.prompt in seen or split_of(question.prompt) != split:
             continue
-        seen.add(prompt)
-        output = task.output(request)
-        values = output.sample(chance) if form else source.coach(request)
+        seen.add(question.prompt)
+        since = 0
+        values = question.output.sample(rng) if form else source.coach(request)
         yield {
             "task": task.name,
-            "prompt": prompt,
-            "completion": output.text(values),
+            "prompt": question.prompt,
+            "completion": question.output.text(values),
             "request": request.model_dump_json(),
         }
         if len(seen) == count:
             return
+    raise RowError(
+        f"{task.name}: {len(seen)} distinct prompts for {split}, fewer than {count}: ask for fewer "
+        f"rows in dataset/coaches/{task.name}.py"
+    )
 
 
 def write(path: Path, stream: Iterator[Row], count: int, coached: bool) -> list[dict[str, Any]]:
@@ -71,7 +87,7 @@ def write(path: Path, stream: Iterator[Row], count: int, coached: bool) -> list[
     decided = []
     with path.open("w", encoding="utf-8") as file:
         for row in tqdm(stream, total=count, desc=f"{path.parent.name}/{path.name}", unit=" rows"):
-            decided.append(validate_row(row, SOURCES[row["task"]], coached))
+            decided.append(validate_row(row, coached))
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return decided
 
@@ -88,17 +104,30 @@ def main() -> None:
     def scaled(count: int) -> int:
         return max(1, int(count * arguments.scale))
 
-    counts = {name: scaled(source.form_rows) for name, source in SOURCES.items()}
-    streams = [rows(SOURCES[name], "train", counts[name], SEED, form=True) for name in counts]
-    every_form = itertools.chain.from_iterable(streams)
-    files = {"form": write(arguments.out / "form.jsonl", every_form, sum(counts.values()), False)}
-    for name, source in SOURCES.items():
-        for number, (split, full) in enumerate(source.rows.items(), 1):
-            stream = rows(source, split, scaled(full), SEED + number)
-            path = arguments.out / name / f"{split}.jsonl"
-            files[f"{name}/{split}"] = write(path, stream, scaled(full), coached=True)
+    try:
+        files = generate(arguments.out, scaled)
+    except RowError as error:
+        sys.exit(f"dataset: {error}")
     if arguments.card:
         write_card(arguments.card, files)
+
+
+def generate(out: Path, scaled: Callable[[int], int]) -> dict[str, list[dict[str, Any]]]:
+    """Write all files into ``out``; the decisions in each row, by file.
+
+    Raises:
+        RowError: a row is wrong, or a coach has too few distinct requests.
+    """
+    counts = {name: scaled(source.form_rows) for name, source in SOURCES.items()}
+    streams = [rows(TASKS[name], "train", counts[name], SEED, form=True) for name in counts]
+    every_form = itertools.chain.from_iterable(streams)
+    files = {"form": write(out / "form.jsonl", every_form, sum(counts.values()), False)}
+    for name, source in SOURCES.items():
+        for number, (split, full) in enumerate(source.rows.items(), 1):
+            stream = rows(TASKS[name], split, scaled(full), SEED + number)
+            path = out / name / f"{split}.jsonl"
+            files[f"{name}/{split}"] = write(path, stream, scaled(full), coached=True)
+    return files
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Iterator
 
-from serving.contract.profile import (
+from serving.tasks.profile import (
     EXPERIENCE,
     GENDERS,
     MAX_KG,

@@ -6,14 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dataset.sources import Source
+from dataset.sources import SOURCES
+from serving.tasks.registry import TASKS
 
 
 class RowError(ValueError):
-    """A dataset row is wrong: the message names the rule and shows the row."""
+    """A dataset row is wrong or cannot be made: the message says which."""
 
 
-def validate_row(row: Mapping[str, Any], source: Source, is_coached: bool) -> dict[str, Any]:
+def validate_row(row: Mapping[str, Any], is_coached: bool) -> dict[str, Any]:
     """Check one row, as written, against the contract and, where it is labelled, the coach.
 
     Returns:
@@ -22,13 +23,13 @@ def validate_row(row: Mapping[str, Any], source: Source, is_coached: bool) -> di
     Raises:
         RowError: prompt, completion or label is not what it must be.
     """
-    task = source.task
+    task = TASKS[row["task"]]
     request = task.request.model_validate_json(row["request"])
-    values = task.output(request).parse(row["completion"])
+    values = task.question(request).output.parse(row["completion"])
     broken = task.check(request, json.loads(task.render(request, values)))
-    if row["prompt"] != task.prompt(request):
+    if row["prompt"] != task.question(request).prompt:
         broken.append("prompt")
-    if is_coached and values != source.coach(request):
+    if is_coached and values != SOURCES[task.name].coach(request):
         broken.append("label")
     if broken:
         raise RowError(f"rules {broken} broken by {json.dumps(row, ensure_ascii=False)}")

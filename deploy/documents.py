@@ -12,10 +12,10 @@ from pathlib import Path
 import yaml
 from tabulate import tabulate
 
-from serving.contract.tasks import TASKS
-from serving.engine.metrics import DrafterMetrics
 from serving.gateway.metrics import Metrics
-from serving.instruments import Described
+from serving.metrics import Described
+from serving.tasks.registry import TASKS
+from serving.vllm_plugin.metrics import DrafterMetrics
 
 HERE = Path(__file__).parent
 METRICS = HERE / "observability" / "metrics.md"

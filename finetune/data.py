@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from finetune.recipe import Recipe
-from serving.contract.tasks import TASKS
+from serving.tasks.registry import TASKS
 
 IGNORED = -100
 
@@ -41,7 +41,7 @@ def encode_row(
             a decision, so that serving the prompt alone would give other tokens.
     """
     task = TASKS[row["task"]]
-    output = task.output(task.request.model_validate_json(row["request"]))
+    output = task.question(task.request.model_validate_json(row["request"])).output
     prompt, completion = row["prompt"], row["completion"]
     spans = output.decision_spans(output.parse(completion))
     edges = {len(prompt), len(prompt) + len(output.head)}

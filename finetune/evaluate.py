@@ -24,9 +24,9 @@ from typing import Any
 from openai import AsyncOpenAI
 from tqdm.asyncio import tqdm
 
-from serving.contract.lock import Lock, LockError, Scores
-from serving.contract.output import OutputError
-from serving.contract.tasks import TASKS
+from serving.language.fields import OutputError
+from serving.lock import Lock, LockError, Scores
+from serving.tasks.registry import TASKS
 
 CONCURRENCY = 32
 START_SECONDS = 600
@@ -86,23 +86,23 @@ async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> 
     async def ask(row: dict[str, Any]) -> tuple[bool, list[bool]]:
         task = TASKS[row["task"]]
         request = task.request.model_validate_json(row["request"])
-        output = task.output(request)
+        question = task.question(request)
+        output = question.output
         async with gate:
             answer = await client.completions.create(
                 model=model,
-                prompt=row["prompt"] + output.head,
+                prompt=question.prefilled,
                 max_tokens=output.max_new_tokens,
                 temperature=0,
                 extra_body={"structured_outputs": {"regex": output.decided_regex}},
             )
         wanted = task.parts(output.parse(row["completion"]))
         try:
-            values = output.read(answer.choices[0].text)
+            given = task.answer(request, answer.choices[0].text)
         except OutputError:
             return False, [False] * len(wanted)
-        valid = not task.check(request, json.loads(task.render(request, values)))
-        right = [one == other for one, other in zip(task.parts(values), wanted, strict=True)]
-        return valid, right
+        right = [one == other for one, other in zip(task.parts(given.values), wanted, strict=True)]
+        return not given.broken, right
 
     results = await tqdm.gather(*map(ask, rows), desc=model, unit=" requests")
     right = [one for _, parts in results for one in parts]

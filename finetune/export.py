@@ -17,7 +17,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from serving.contract.lock import (
+from serving.lock import (
     BASE_FILES,
     CONFIG,
     WEIGHTS,
@@ -26,7 +26,7 @@ from serving.contract.lock import (
     Lock,
     sha256,
 )
-from serving.contract.tasks import TASKS
+from serving.tasks.registry import TASKS
 
 SHOWN = "loss.png"
 COPIED = ("generation_config.json", "tokenizer_config.json", SHOWN)

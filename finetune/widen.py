@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finetune.export import base_files, name_base
-from serving.contract.lock import CONFIG, WEIGHTS, Lock, LockError
+from serving.lock import CONFIG, WEIGHTS, Lock, LockError
 
 OUTPUT_PROJECTIONS = ("attention.dense", "mlp.dense_4h_to_h")
 """Through these alone a layer adds to the residual stream."""

@@ -1,1 +1,1 @@
-"""Serving: the contract, the engine and the gateway."""
+"""Serving: what is asked and answered, the engine, and the gateway."""

@@ -25,9 +25,9 @@ from honcho.manager import SYSTEM_PRINTER_NAME, Manager
 from honcho.printer import Message, Printer
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from serving.contract.profile import PUBLISHED
 from serving.gateway.settings import GatewaySettings
-from serving.startup import StartError, load
+from serving.process import StartError, load
+from serving.tasks.registry import TASKS
 from serving.terminal import Terminal
 
 POLL_SECONDS = 0.2
@@ -145,8 +145,10 @@ def _tell_ready(gateway: GatewaySettings, terminal: Terminal, stopping: threadin
                 return
         terminal.step(f"done: {what}")
     terminal.step(f"ready: {url} (API page: {url}/docs). Try:")
-    body = json.dumps(PUBLISHED[0].model_dump(), ensure_ascii=False)
-    terminal.line(f"curl {url}/gen/routine/rate -H 'content-type: application/json' -d '{body}'")
+    task = next(iter(TASKS.values()))
+    body = json.dumps(task.examples[0].model_dump(), ensure_ascii=False)
+    json_type = "-H 'content-type: application/json'"
+    terminal.line(f"curl {url}/gen/routine/{task.name} {json_type} -d '{body}'")
 
 
 def _answers(address: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 from deploy.observability.prometheus import HERE, Prometheus, running, tool
 from loadtests.bench.figures import started
 from loadtests.service import ROOT, free_port
-from serving.startup import StartError
+from serving.process import StartError
 
 DASHBOARD = HERE / "grafana" / "dashboards" / "routine.json"
 PICTURE = HERE / "overview.png"

@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from loadtests.programs import UNPACKED, program
 from loadtests.service import served
-from serving.startup import StartError, check_port, load
+from serving.process import StartError, check_port, load
 
 HERE = Path(__file__).parent
 HINT = "Prometheus is not installed: `make prometheus`, or install Debian's package prometheus"

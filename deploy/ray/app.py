@@ -20,7 +20,7 @@ from serving.engine.command import arguments, environment
 from serving.engine.machine import choose
 from serving.engine.preflight import check_model
 from serving.engine.settings import EngineSettings
-from serving.startup import load
+from serving.process import load
 
 NOT_OF_AN_ENGINE = {"model", "served_model_name", "host", "port", "distributed_executor_backend"}
 """vLLM's options that are Ray Serve's to give."""

@@ -19,10 +19,10 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deploy.ray.versions import check_versions
-from serving.contract.lock import LockError
 from serving.engine.preflight import PreflightError, check_model
 from serving.engine.settings import EngineSettings
-from serving.startup import StartError, check_port, load
+from serving.lock import LockError
+from serving.process import StartError, check_port, load
 
 HERE = Path(__file__).parent
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
-from serving.engine.plugin import TESTED_VLLM
-from serving.startup import StartError
+from serving.process import StartError
+from serving.vllm_plugin import TESTED_VLLM
 
 TESTED_RAY = "2.60.0"
 """It asks for another vLLM, and runs this one: ``ray.serve.llm`` uses few of vLLM's interfaces."""

@@ -26,7 +26,7 @@ from loadtests.bench.peers import SERVICES, WORDS, Peer, Starter
 from loadtests.bench.tables import kept, publish
 from loadtests.report import save, setting
 from loadtests.service import ROOT, memory
-from serving.contract.tasks import TASKS
+from serving.tasks.registry import TASKS
 
 SEED = 4_2026
 LEAST_KEPT = 0.9
@@ -64,6 +64,8 @@ class Plan:
     """For the environment of all peers."""
 
 
+FIRST, *OTHERS = TASKS
+"""All is measured of the first task; of the others, how they compare."""
 WAYS = "How do other ways to answer compare?"
 COST = "What do the gateway and an adapter cost?"
 ARITHMETIC = "Which arithmetic suits this CPU?"
@@ -76,17 +78,19 @@ PLANS = {
         "demo",
         ROOT / "finetune" / "demo",
         {
-            "rate": Group(
+            FIRST: Group(
                 WAYS,
-                "rate",
+                FIRST,
                 ("transformers", "vllm", "vllm-lora", "ngram", "ours"),
                 (1, 8, 32, 64),
                 6,
                 2,
             ),
-            "month": Group(WAYS, "month", ("vllm", "ngram", "ours"), (1, 32), 8, 2),
-            "cost": Group(COST, "rate", ("ours", "engine", "base"), (32,), 5, 20),
-            "arithmetic": Group(ARITHMETIC, "rate", DTYPES, (1, 32), 6, 4),
+            **{
+                name: Group(WAYS, name, ("vllm", "ngram", "ours"), (1, 32), 8, 2) for name in OTHERS
+            },
+            "cost": Group(COST, FIRST, ("ours", "engine", "base"), (32,), 5, 20),
+            "arithmetic": Group(ARITHMETIC, FIRST, DTYPES, (1, 32), 6, 4),
         },
         warm_up=300,
         variables=SMALL_CACHE,
@@ -95,11 +99,11 @@ PLANS = {
         "full-size stand-in",
         FULL_SIZE,
         {
-            "rate": Group(WAYS, "rate", ("transformers", "vllm", "ngram", "ours"), (1,), 20, 2),
+            FIRST: Group(WAYS, FIRST, ("transformers", "vllm", "ngram", "ours"), (1,), 20, 2),
             # Not plain vLLM's own LoRA on CPU: with 8 prompts in a batch it took 10 GB and was
             # killed.
-            "many": Group(WAYS, "rate", ("vllm-lora", "ours"), (8, 32), 20, 1),
-            "arithmetic": Group(ARITHMETIC, "rate", DTYPES, (1, 8), 15, 2),
+            "many": Group(WAYS, FIRST, ("vllm-lora", "ours"), (8, 32), 20, 1),
+            "arithmetic": Group(ARITHMETIC, FIRST, DTYPES, (1, 8), 15, 2),
         },
         warm_up=100,
         variables=SMALL_CACHE,
@@ -108,17 +112,20 @@ PLANS = {
         "full-size stand-in",
         FULL_SIZE,
         {
-            "rate": Group(
+            FIRST: Group(
                 WAYS,
-                "rate",
+                FIRST,
                 ("transformers", "vllm", "ngram", "ours"),
                 (1, 8, 32, 64, 128, 256, 512),
                 10,
                 3,
                 only={"transformers": (1,)},
             ),
-            "month": Group(WAYS, "month", ("vllm", "ngram", "ours"), (1, 64, 256), 10, 2),
-            "cost": Group(COST, "rate", ("ours", "engine", "base"), (32, 256), 10, 3),
+            **{
+                name: Group(WAYS, name, ("vllm", "ngram", "ours"), (1, 64, 256), 10, 2)
+                for name in OTHERS
+            },
+            "cost": Group(COST, FIRST, ("ours", "engine", "base"), (32, 256), 10, 3),
         },
         warm_up=400,
         variables={"ENGINE_GPU_MEMORY_SHARE": "0.18", "ENGINE_MAX_NUM_SEQS": "512"},

@@ -4,8 +4,6 @@ It validates the profile, writes the prompt and passes on what the engine answer
 checks, counts and logs nothing. What our gateway costs is measured against it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,10 +12,9 @@ import aiohttp
 from fastapi import FastAPI, Response
 
 from loadtests.bench.peers import decided
-from serving.contract.profile import Profile
-from serving.contract.tasks import TASKS
+from serving.tasks.registry import TASKS
 
-RATE, ASK = TASKS["rate"], decided(None)
+TASK, ASK = next(iter(TASKS.values())), decided(None)
 
 
 @asynccontextmanager
@@ -29,12 +26,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.post("/gen/routine/rate")
-async def rate(profile: Profile) -> Response:
-    path, body = ASK(RATE, profile)
+async def answer(asked: TASK.request) -> Response:  # type: ignore[name-defined]
+    path, body = ASK(TASK, asked)
     headers = {"content-type": "application/json"}
     async with app.state.engine.post(path, data=body, headers=headers) as response:
         return Response(await response.read(), media_type="application/json")
+
+
+app.post(f"/gen/routine/{TASK.name}")(answer)
 
 
 @app.get("/readyz")

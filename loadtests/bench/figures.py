@@ -22,8 +22,8 @@ from loadtests.bench.peers import Peer, routed, routed_correct
 from loadtests.bench.tables import seconds
 from loadtests.report import README, markdown, save, setting, setting_line, show
 from loadtests.service import ROOT, free_port, served
-from serving.contract.lock import Lock
-from serving.contract.tasks import TASKS
+from serving.lock import Lock
+from serving.tasks.registry import TASKS
 
 DEMO = ROOT / "finetune" / "demo"
 REQUESTS, WARM_UP, MANY, BLOCK_SECONDS = 100, 50, 32, 10

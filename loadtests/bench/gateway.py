@@ -32,7 +32,7 @@ from loadtests.bench import wrk
 from loadtests.bench.peers import decided, routed
 from loadtests.report import machine, markdown, save, show
 from loadtests.service import family, free_port, served
-from serving.contract.tasks import TASKS
+from serving.tasks.registry import TASKS
 
 SEED = 9_2026
 BODIES = 500
@@ -114,8 +114,9 @@ def gateways(engine: str, folder: Path) -> dict[str, Gateway]:
     router += f" --policy round_robin --prometheus-port {free_port()} --log-level warning"
     # A configuration that passes the task's adapter on; JSON is YAML too.
     config = folder / "litellm.yaml"
-    parameters = {"model": "text-completion-openai/rate", "api_base": f"{engine}/v1"}
-    models = [{"model_name": "rate", "litellm_params": {**parameters, "api_key": "none"}}]
+    adapter = next(iter(TASKS))
+    parameters = {"model": f"text-completion-openai/{adapter}", "api_base": f"{engine}/v1"}
+    models = [{"model_name": adapter, "litellm_params": {**parameters, "api_key": "none"}}]
     config.write_text(json.dumps({"model_list": models}), encoding="utf-8")
     litellm = f"{PEERS}/bin/litellm --config {config} --host 127.0.0.1 --port {{port}}"
     local = {
@@ -138,7 +139,7 @@ def gateways(engine: str, folder: Path) -> dict[str, Gateway]:
 
 def write_bodies(folder: Path) -> tuple[Path, Path]:
     """Files with what is asked of an engine, and of a gateway: the same requests."""
-    task, rng = TASKS["rate"], Random(SEED)
+    task, rng = next(iter(TASKS.values())), Random(SEED)
     requests = [task.draw(rng) for _ in range(BODIES)]
     paths = folder / "engine.jsonl", folder / "gateway.jsonl"
     for path, ask in zip(paths, (decided(None), routed), strict=True):
@@ -171,7 +172,7 @@ def start(delay_ms: int, folder: Path, running: ExitStack) -> dict[str, Target]:
         variables = {key: value.format(port=port) for key, value in gateway.variables.items()}
         pid = serve(name, command, gateway_core, variables, url + gateway.ready)
         if gateway.is_asked_for_tasks:
-            targets[name] = Target(f"{url}/gen/routine/rate", gateway_bodies, pid)
+            targets[name] = Target(f"{url}/gen/routine/{next(iter(TASKS))}", gateway_bodies, pid)
         else:
             targets[name] = Target(f"{url}/v1/completions", engine_bodies, pid)
     return targets

@@ -16,7 +16,7 @@ import aiohttp
 from loadtests.bench.counters import difference, engine_counters
 from loadtests.bench.peers import Peer
 from loadtests.report import percentile
-from serving.contract.tasks import Task
+from serving.tasks.base import Task
 
 GENERATED, ACCEPTED, DRAFTED, STEPS = (
     "vllm:generation_tokens_total",
@@ -63,7 +63,7 @@ class Answers:
 async def block(
     session: aiohttp.ClientSession,
     peer: Peer,
-    task: Task,
+    task: Task[Any],
     level: int,
     rng: Random,
     into: Answers,

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.service import free_port, served
-from serving.contract.lock import Lock
-from serving.contract.output import OutputError
-from serving.contract.pieces import encode
-from serving.contract.tasks import Task
 from serving.engine.command import arguments, environment
 from serving.engine.machine import look
 from serving.engine.preflight import check_model
 from serving.engine.settings import EngineSettings
+from serving.language.fields import OutputError, encode
+from serving.lock import Lock
+from serving.tasks.base import Task
 
 WORDS = {
     "transformers": "Hugging Face generate + PEFT",
@@ -56,9 +55,9 @@ NGRAM = {
 WHOLE_TOKENS = 1536
 """More than a whole answer takes."""
 
-Ask = Callable[[Task, Any], tuple[str, bytes]]
+Ask = Callable[[Task[Any], Any], tuple[str, bytes]]
 """From task and request to path and body."""
-Correct = Callable[[Task, Any, Mapping[str, Any]], bool]
+Correct = Callable[[Task[Any], Any, Mapping[str, Any]], bool]
 """Whether an answer to the request is complete and breaks no rule."""
 
 
@@ -80,15 +79,15 @@ class Peer:
 def whole(schema: bool) -> Ask:
     """Ask the adapter for the whole answer, constrained to its JSON schema or not at all."""
 
-    def ask(task: Task, request: Any) -> tuple[str, bytes]:
+    def ask(task: Task[Any], request: Any) -> tuple[str, bytes]:
         asked: dict[str, Any] = {
             "model": task.name,
-            "prompt": task.prompt(request),
+            "prompt": task.question(request).prompt,
             "max_tokens": WHOLE_TOKENS,
             "temperature": 0,
         }
         if schema:
-            model = task.output(request).model
+            model = task.question(request).output.model
             asked["structured_outputs"] = {"json": model.model_json_schema()}
         return "/v1/completions", json.dumps(asked).encode()
 
@@ -98,28 +97,28 @@ def whole(schema: bool) -> Ask:
 def decided(model: str | None) -> Ask:
     """Ask our engine for the decided part, as the gateway does; None asks the task's adapter."""
 
-    def ask(task: Task, request: Any) -> tuple[str, bytes]:
-        output = task.output(request)
+    def ask(task: Task[Any], request: Any) -> tuple[str, bytes]:
+        question = task.question(request)
         asked = {
             "model": model or task.name,
-            "prompt": task.prompt(request) + output.head,
-            "max_tokens": output.max_new_tokens,
+            "prompt": question.prefilled,
+            "max_tokens": question.output.max_new_tokens,
             "temperature": 0,
-            "structured_outputs": {"regex": output.decided_regex},
+            "structured_outputs": {"regex": question.output.decided_regex},
         }
         return "/v1/completions", json.dumps(asked).encode()
 
     return ask
 
 
-def routed(task: Task, request: Any) -> tuple[str, bytes]:
+def routed(task: Task[Any], request: Any) -> tuple[str, bytes]:
     """Ask the gateway."""
     return f"/gen/routine/{task.name}", request.model_dump_json().encode()
 
 
-def whole_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
+def whole_correct(task: Task[Any], request: Any, answer: Mapping[str, Any]) -> bool:
     """Whether the text that a model wrote makes an answer that breaks no rule."""
-    output = task.output(request)
+    output = task.question(request).output
     try:
         values = output.parse(encode(json.loads(answer["choices"][0]["text"])))
     except (ValueError, OutputError):
@@ -127,16 +126,15 @@ def whole_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
     return not task.check(request, json.loads(task.render(request, values)))
 
 
-def decided_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
+def decided_correct(task: Task[Any], request: Any, answer: Mapping[str, Any]) -> bool:
     """The same for the decided part."""
     try:
-        values = task.output(request).read(answer["choices"][0]["text"])
+        return not task.answer(request, answer["choices"][0]["text"]).broken
     except OutputError:
         return False
-    return not task.check(request, json.loads(task.render(request, values)))
 
 
-def routed_correct(task: Task, request: Any, answer: Mapping[str, Any]) -> bool:
+def routed_correct(task: Task[Any], request: Any, answer: Mapping[str, Any]) -> bool:
     """Whether the gateway's answer breaks no rule."""
     return "error" not in answer and not task.check(request, answer)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from loadtests.bench.peers import WORDS
 from loadtests.report import RESULTS, markdown, setting_line, show
+from serving.tasks.registry import TASKS
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -19,8 +20,9 @@ def publish() -> None:
     results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("bench-*.json")}
     for name, result in sorted(results.items()):
         show(name, table(result))
-    models = {name: r["measured"] for name, r in results.items() if name.endswith("-rate")}
-    picture({name: rows for name, rows in models.items() if "gpu" not in name})
+    first = next(iter(TASKS))
+    plans = {name: f"bench-{name}-{first}" for name in ("demo", "full-size")}
+    picture({name: results[f]["measured"] for name, f in plans.items() if f in results}, first)
     scores = {
         path.stem.removeprefix("scores-"): json.loads(path.read_text())
         for path in sorted(RESULTS.glob("scores-*.json"))
@@ -110,7 +112,7 @@ def seconds(value: float) -> str:
     return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.3g} s"
 
 
-def picture(models: Mapping[str, Rows]) -> None:
+def picture(models: Mapping[str, Rows], task: str) -> None:
     """Latency one at a time, a row of points for each model (``bench.png``)."""
     import matplotlib as mpl
 
@@ -131,8 +133,8 @@ def picture(models: Mapping[str, Rows]) -> None:
         for place, time in enumerate(times):
             panel.annotate(seconds(time), (time, place), (8, -3), textcoords="offset points")
         panel.set(xscale="log", xlim=(min(times) / 2, max(times) * 4))
-        panel.set(xlabel="seconds for one rate answer, one at a time (median)")
-        panel.set_title(name.removeprefix("bench-").removesuffix("-rate"), loc="left")
+        panel.set(xlabel=f"seconds for one {task} answer, one at a time (median)")
+        panel.set_title(name, loc="left")
         panel.grid(axis="x", alpha=0.3)
     figure.savefig(Path(RESULTS) / "bench.png", dpi=110)
     plt.close(figure)

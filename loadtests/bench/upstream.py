@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from serving.contract.tasks import TASKS
+from serving.tasks.registry import TASKS
 
 BASE, FREE_TEXT = "demo", "자유로운 시"
 DELAY_SECONDS = float(os.environ.get("UPSTREAM_DELAY_MS", "0")) / 1000

@@ -25,7 +25,8 @@ from locust import FastHttpUser, events, task
 from locust.contrib.fasthttp import ResponseContextManager
 from locust.runners import WorkerRunner
 
-from serving.contract.tasks import TASKS, Task
+from serving.tasks.base import Task
+from serving.tasks.registry import TASKS
 
 LEAVE_SECONDS = 0.05
 """A client that leaves disconnects within this time."""
@@ -145,7 +146,7 @@ class TaskClient(Client):
     """Asks a task's route."""
 
     abstract = True
-    routine: Task
+    routine: Task[Any]
 
     def request(self) -> tuple[str, Any, str]:
         asked = self.routine.draw(self.rng)
@@ -169,7 +170,7 @@ class CompletionsClient(Client):
         routine = self.rng.choice(list(TASKS.values()))
         asks = {
             "model": routine.name,
-            "prompt": routine.prompt(routine.draw(self.rng)),
+            "prompt": routine.question(routine.draw(self.rng)).prompt,
             "max_tokens": COMPLETION_TOKENS,
             "temperature": 0,
             "stream": True,

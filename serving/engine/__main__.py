@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from serving.contract.lock import LockError
 from serving.engine.command import arguments, environment
 from serving.engine.machine import look
 from serving.engine.preflight import PreflightError, check_model
 from serving.engine.settings import EngineSettings
-from serving.instruments import FOLDER, new_folder
-from serving.startup import StartError, check_port, load, trace_target
+from serving.lock import LockError
+from serving.metrics import FOLDER, new_folder
+from serving.process import StartError, check_port, load
+from serving.tracing import trace_target
 
 
 def main() -> None:

@@ -7,12 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from serving.contract.lock import Lock
 from serving.engine.machine import Machine
 from serving.engine.settings import EngineSettings
-from serving.startup import TraceTarget
+from serving.lock import Lock
+from serving.tracing import TraceTarget
 
-DRAFTER = "serving.engine.drafter.Drafter"
+DRAFTER = "serving.vllm_plugin.drafter.Drafter"
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 SERVICE = "routine-engine"
 """The service's name in traces, unless OTEL_SERVICE_NAME gives another."""

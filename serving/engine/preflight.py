@@ -1,4 +1,4 @@
-"""Checks before the engine starts: do base, adapters and contract belong together?
+"""Checks before the engine starts: do base, adapters and tasks belong together?
 
 Each failure is one message that names the file and says what to run. Nothing here loads torch.
 """
@@ -14,10 +14,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from serving.contract.lock import CONFIG, WEIGHTS, AdapterEntry, Lock, sha256
-from serving.contract.tasks import TASKS
 from serving.engine.command import LORA_RANKS
 from serving.engine.settings import EngineSettings
+from serving.lock import CONFIG, WEIGHTS, AdapterEntry, Lock, sha256
+from serving.tasks.registry import TASKS
 
 
 class PreflightError(ValueError):
@@ -96,7 +96,7 @@ def linear_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def check_adapter(folder: Path, entry: AdapterEntry, shapes: dict[str, tuple[int, int]]) -> int:
-    """An adapter is the locked one, fits the base and was trained for today's contract.
+    """An adapter is the locked one, fits the base and was trained for today's prompt and output.
 
     Args:
         folder: the adapter's; its name is the task's.
@@ -114,8 +114,7 @@ def check_adapter(folder: Path, entry: AdapterEntry, shapes: dict[str, tuple[int
     today = (task.prompt_fingerprint(), task.output_fingerprint())
     if (entry.prompt, entry.output) != today:
         raise PreflightError(
-            f"{folder} was trained for another prompt or output than serving/contract "
-            f"has: {retrain}"
+            f"{folder} was trained for another prompt or output than serving/tasks has: {retrain}"
         )
     for name, expected in entry.files.items():
         if not (folder / name).is_file() or sha256(folder / name) != expected:
@@ -176,7 +175,7 @@ def check_model(settings: EngineSettings) -> Checked:
 
 
 def preflight(base: Path, adapters: Path, lock: Lock) -> int:
-    """Run every check of base, adapters and contract.
+    """Run every check of base, adapters and tasks.
 
     Returns:
         The largest rank among the adapters.

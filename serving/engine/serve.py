@@ -6,7 +6,7 @@ package named vllm, to tell its version (vllm/entrypoints/cli/main.py).
 
 from __future__ import annotations
 
-from serving.engine import preload_cpu
+from serving.vllm_plugin import preload as preload_cpu
 
 
 def main() -> None:

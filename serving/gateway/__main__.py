@@ -12,7 +12,8 @@ from serving.gateway import logs
 from serving.gateway.app import create_app
 from serving.gateway.process import settle
 from serving.gateway.settings import GatewaySettings
-from serving.startup import StartError, check_port, load, trace_target
+from serving.process import StartError, check_port, load
+from serving.tracing import trace_target
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from serving.contract.tasks import TASKS
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine, VllmEngine
 from serving.gateway.errors import RouteError
@@ -25,7 +24,8 @@ from serving.gateway.readiness import Readiness
 from serving.gateway.routes import SCHEMAS, routes
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
-from serving.startup import TraceTarget
+from serving.tasks.registry import TASKS
+from serving.tracing import TraceTarget
 
 DESCRIPTION = """리프터의 프로필을 보내면 5/3/1 훈련 계획을 돌려줍니다.
 
@@ -59,7 +59,8 @@ def create_app(
     metrics = Metrics()
     telemetry = Telemetry(metrics, traces)
     for task in TASKS.values():
-        task.prepare()
+        for output in task.outputs():
+            assert output.decided_regex  # built now: importing Outlines takes a second
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

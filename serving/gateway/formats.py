@@ -1,91 +1,55 @@
-"""In which form an answer leaves: JSON, and for a month also a table to print or a calendar.
+"""In which form an answer leaves: JSON, or one of the task's own.
 
 The form follows the request's Accept header (RFC 9110, section 12.5.1).
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import mimeparse
 from fastapi import Request
 from fastapi.responses import Response
-from icalendar import Calendar, Event
-from tabulate import tabulate
 
-from serving.contract.month import Day, MonthAnswer, Week
-from serving.contract.profile import LIFTS
 from serving.gateway.errors import InvalidRequest, NotAcceptable
+from serving.tasks.base import Form, QueryError, Task
 
-JSON, MARKDOWN, CALENDAR = "application/json", "text/markdown", "text/calendar"
-BASIS = {"1rm": "1RM", "tm": "트레이닝 맥스 (1RM의 90%)"}
-DAY_OFFSETS = {2: (0, 3), 3: (0, 2, 4), 4: (0, 1, 3, 4)}
-"""Days from a week's first training day, by days per week: never more than two in a row."""
-FIRST_DATE, LAST_DATE = date(2000, 1, 1), date(2100, 12, 31)
-NOTES = (
-    "+는 할 수 있는 만큼 반복합니다. 중량은 바 무게를 포함합니다. "
-    "한쪽씩 하는 운동의 반복 횟수는 한쪽 기준입니다."
-)
+JSON = "application/json"
 
 Renderer = Callable[[str], Response]
 """From an answer's JSON text to the response."""
-START: dict[str, Any] = {
-    "name": "start",
-    "in": "query",
-    "schema": {"type": "string", "format": "date"},
-    "description": "첫 훈련일 (예: 2026-12-07). `text/calendar`에 필요합니다",
-}
-"""OpenAPI's description of a calendar's query parameter."""
 
 
-@dataclass(frozen=True)
-class Forms:
-    """The forms of one task's answers."""
-
-    media_types: tuple[str, ...]
-    """Of those that a client likes equally, the last is chosen."""
-    choose: Callable[[Request], Renderer]
-    """From the request's headers and query to the renderer; raises ClientError."""
-    parameters: tuple[dict[str, Any], ...] = ()
-    """Query parameters that ``choose`` reads, as OpenAPI describes them."""
+def forms_of(task: Task[Any]) -> dict[str, Form | None]:
+    """The forms of a task's answers by media type. Of those that a client likes equally, the last
+    is chosen: JSON."""
+    return {**{form.media_type: form for form in task.forms()}, JSON: None}
 
 
-def _as_json(request: Request) -> Renderer:
-    _negotiate(request, (JSON,))
-    return _json
+def choose(request: Request, forms: Mapping[str, Form | None]) -> Renderer:
+    """What makes the form of the answer that ``request`` asks for.
 
-
-def _as_month(request: Request) -> Renderer:
-    chosen = _negotiate(request, MONTH_FORMS)
-    if chosen == MARKDOWN:
-        return lambda text: Response(markdown(text), media_type=MARKDOWN)
-    if chosen == JSON:
-        return _json
-    start = _start(request)
-    headers = {"content-disposition": 'attachment; filename="routine.ics"'}
-    return lambda text: Response(calendar(text, start), headers=headers, media_type=CALENDAR)
-
-
-MONTH_FORMS = (CALENDAR, MARKDOWN, JSON)
-ONLY_JSON = Forms((JSON,), _as_json)
-FORMS = {"month": Forms(MONTH_FORMS, _as_month, (START,))}
-"""By task; what is not here is ``ONLY_JSON``."""
-
-
-def _json(text: str) -> Response:
-    return Response(text, media_type=JSON)
-
-
-def _negotiate(request: Request, offered: tuple[str, ...]) -> str:
+    Raises:
+        NotAcceptable: there is none.
+        InvalidRequest: the form needs a query parameter that is missing or wrong.
+    """
+    offered = tuple(forms)
     chosen = _best(offered, request.headers.get("accept", "*/*"))
     if not chosen:
         raise NotAcceptable(f"this route answers {' or '.join(offered)}; set accept to one of them")
-    return chosen
+    form = forms[chosen]
+    if form is None:
+        return lambda text: Response(text, media_type=JSON)
+    try:
+        make = form.prepare(request.query_params)
+    except QueryError as error:
+        raise InvalidRequest(str(error), error.parameter) from error
+    headers = {}
+    if form.file_name:
+        headers["content-disposition"] = f'attachment; filename="{form.file_name}"'
+    return lambda text: Response(make(text), headers=headers, media_type=chosen)
 
 
 @lru_cache(maxsize=64)
@@ -96,85 +60,3 @@ def _best(offered: tuple[str, ...], accept: str) -> str:
     except mimeparse.MimeTypeParseException:
         return ""
     return chosen
-
-
-def _start(request: Request) -> date:
-    given = request.query_params.get("start")
-    if given is None:
-        raise InvalidRequest(
-            "start is missing; a calendar needs the first training day: ?start=2026-12-07", "start"
-        )
-    try:
-        start = date.fromisoformat(given)
-        if FIRST_DATE <= start <= LAST_DATE:
-            return start
-    except ValueError:
-        pass
-    raise InvalidRequest(
-        f"start cannot be {given[:80]!r}; it must be a date from {FIRST_DATE} to {LAST_DATE}",
-        "start",
-    )
-
-
-def markdown(text: str) -> str:
-    """A month as Korean tables, one a week.
-
-    Args:
-        text: the answer, a ``MonthAnswer`` in JSON.
-    """
-    month = MonthAnswer.model_validate_json(text)
-    rates = "/".join(str(rate) for rate in month.rates.model_dump().values())
-    facts = (
-        f"주 {month.days_per_week}일, 기준 {BASIS[month.basis]}, 중량 단위 {month.plate_step:g} kg"
-    )
-    parts = ["# 5/3/1 한 달 루틴", f"{facts}, 진행률 {rates}"]
-    headers = ["훈련일", "메인 리프트", "1세트", "2세트", "3세트", "보조 운동"]
-    for week in month.weeks:
-        rows = [
-            [f"{day.day}일차", LIFTS[day.lift], *_sets(day), ", ".join(_assistance(day))]
-            for day in week.days
-        ]
-        table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
-        parts += [f"## {_title(week)}", table]
-    return "\n\n".join([*parts, NOTES]) + "\n"
-
-
-def calendar(text: str, start: date) -> bytes:
-    """A month as iCalendar (RFC 5545), an all-day event for every training day.
-
-    Args:
-        text: the answer, a ``MonthAnswer`` in JSON.
-        start: the first training day. Events keep their UIDs as long as answer and start are the
-            same, so that importing twice makes no doubles.
-    """
-    month = MonthAnswer.model_validate_json(text)
-    found = Calendar()
-    found.add("prodid", "-//routine-serving//5/3/1//KO")
-    found.add("version", "2.0")
-    found.add("x-wr-calname", "5/3/1 한 달 루틴")
-    offsets = DAY_OFFSETS[month.days_per_week]
-    for week in month.weeks:
-        for day in week.days:
-            on = start + timedelta(weeks=week.week - 1, days=offsets[day.day - 1])
-            event = Event()
-            event.add("uid", uuid.uuid5(uuid.NAMESPACE_OID, f"{text} {on}").urn)
-            event.add("dtstamp", datetime.now(UTC))
-            event.add("dtstart", on)
-            event.add("dtend", on + timedelta(days=1))
-            event.add("summary", f"{LIFTS[day.lift]} ({_title(week)})")
-            event.add("description", "\n".join([*_sets(day), *_assistance(day), NOTES]))
-            found.add_component(event)
-    ical: bytes = found.to_ical()
-    return ical
-
-
-def _title(week: Week) -> str:
-    return f"{week.week}주차" + (", 디로딩" if week.deload else "")
-
-
-def _sets(day: Day) -> list[str]:
-    return [f"{s.kg:g} kg × {s.repetitions}{'+' * s.amrap} ({s.percent}%)" for s in day.sets]
-
-
-def _assistance(day: Day) -> list[str]:
-    return [f"{one.name} {one.sets}×{one.repetitions}" for one in day.assistance]

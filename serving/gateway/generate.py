@@ -10,17 +10,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
-import msgspec
 from pydantic import BaseModel
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
-from serving.contract.output import Output, OutputError
-from serving.contract.tasks import TASKS, Task
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Completion, Engine
 from serving.gateway.errors import EngineFault, EngineSilent, EngineUnavailable, WrongAnswer
 from serving.gateway.metrics import LANGUAGE
 from serving.gateway.telemetry import Telemetry
+from serving.language.fields import OutputError
+from serving.tasks.base import Answer, Task
+from serving.tasks.registry import TASKS
 
 RETRY_SECONDS = (0.1, 0.3)
 """Between the second try and the third, at random; the second follows the first at once."""
@@ -38,8 +38,8 @@ class Generator:
         self._engine, self._admission = engine, admission
         self._telemetry, self._metrics = telemetry, telemetry.metrics
 
-    async def answer(self, task: Task, request: BaseModel, headers: Mapping[str, str]) -> str:
-        """The answer to ``request`` as JSON text, in the contract's own bytes.
+    async def answer(self, task: Task[Any], request: BaseModel, headers: Mapping[str, str]) -> str:
+        """The answer to ``request`` as JSON text, in the task's own bytes.
 
         Args:
             task: what is asked; a task that comes before it is asked first where it must be.
@@ -49,17 +49,14 @@ class Generator:
         Raises:
             GatewayError: Overloaded, an engine error, or WrongAnswer.
         """
-        if task.before and (first := task.before.missing(request)):
-            values, _ = await self._ask(TASKS[task.before.task], first, headers)
-            request = task.before.add(request, values)
-        _, text = await self._ask(task, request, headers)
-        return text
+        if (first := task.missing(request)) is not None:
+            before = await self._ask(TASKS[task.prerequisite], first, headers)
+            request = task.complete(request, before.values)
+        return (await self._ask(task, request, headers)).text
 
-    async def _ask(
-        self, task: Task, request: BaseModel, headers: Mapping[str, str]
-    ) -> tuple[dict[str, Any], str]:
-        """The model's decisions, and the checked answer that they make."""
-        prompt, output = task.ask(request)
+    async def _ask(self, task: Task[Any], request: BaseModel, headers: Mapping[str, str]) -> Answer:
+        """The checked answer to a complete request."""
+        question = task.question(request)
         async with self._admission.place(task.name):
             with self._telemetry.stage("engine", task.name):
                 completion = await self._asked(
@@ -67,21 +64,21 @@ class Generator:
                     partial(
                         self._engine.complete,
                         model=task.name,
-                        prompt=prompt + output.head,
-                        max_tokens=output.max_new_tokens,
-                        regex=output.decided_regex,
+                        prompt=question.prefilled,
+                        max_tokens=question.output.max_new_tokens,
+                        regex=question.output.decided_regex,
                         headers=headers,
                     ),
                 )
         self._metrics.tokens.labels(task.name, "in").inc(completion.prompt_tokens)
         self._metrics.tokens.labels(task.name, "out").inc(completion.completion_tokens)
         with self._telemetry.stage("check", task.name):
-            values, text = self._checked(task, request, output, completion.text)
-        self._metrics.decisions.labels(task.name).inc(len(values))
+            answer = self._checked(task, request, completion.text)
+        self._metrics.decisions.labels(task.name).inc(len(answer.values))
         generated = len(completion.text)
         self._metrics.characters.labels(task.name, "generated").inc(generated)
-        self._metrics.characters.labels(task.name, "derived").inc(len(text) - generated)
-        return values, text
+        self._metrics.characters.labels(task.name, "derived").inc(len(answer.text) - generated)
+        return answer
 
     async def _asked(self, adapter: str, ask: Callable[[], Awaitable[Completion]]) -> Completion:
         """What the engine gives; or the next one, where several lie behind its address.
@@ -108,20 +105,16 @@ class Generator:
         self._metrics.retries.labels(adapter).inc()
         return await ask()
 
-    def _checked(
-        self, task: Task, request: BaseModel, output: Output, written: str
-    ) -> tuple[dict[str, Any], str]:
-        """Decisions and whole answer from what the engine wrote."""
+    def _checked(self, task: Task[Any], request: BaseModel, written: str) -> Answer:
+        """The answer from what the engine wrote, held back if it is wrong."""
         violations = self._metrics.violations
         try:
-            values = output.read(written)
+            answer = task.answer(request, written)
         except OutputError as error:
             violations.labels(task.name, LANGUAGE).inc()
             raise EngineFault(f"the engine did not keep to the constraint: {error}") from error
-        text = task.render(request, values)
-        broken = task.check(request, msgspec.json.decode(text))
-        for rule in broken:
+        for rule in answer.broken:
             violations.labels(task.name, rule).inc()
-        if broken:
-            raise WrongAnswer(f"the answer breaks {', '.join(broken)} and was held back")
-        return values, text
+        if answer.broken:
+            raise WrongAnswer(f"the answer breaks {', '.join(answer.broken)} and was held back")
+        return answer

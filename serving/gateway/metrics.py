@@ -7,9 +7,9 @@ from importlib.metadata import version
 
 from prometheus_client import disable_created_metrics
 
-from serving.contract.tasks import TASKS
 from serving.gateway.errors import ENGINE_ERRORS
-from serving.instruments import Instruments
+from serving.metrics import Instruments
+from serving.tasks.registry import TASKS
 
 LATENCY_BUCKETS = (
     0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7,

@@ -13,19 +13,19 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic.json_schema import models_json_schema
 from starlette.types import Receive, Scope, Send
 
-from serving.contract.profile import EXPERIENCE, PURPOSE, Profile
-from serving.contract.tasks import TASKS, Task
 from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine
 from serving.gateway.errors import EngineUnavailable, InvalidRequest
 from serving.gateway.exchange import exchange_of
-from serving.gateway.formats import FORMS, ONLY_JSON, Forms
+from serving.gateway.formats import choose, forms_of
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
 from serving.gateway.readiness import Readiness
 from serving.gateway.relay import Relay
 from serving.gateway.telemetry import Telemetry
 from serving.gateway.validation import validated
+from serving.tasks.base import Task
+from serving.tasks.registry import TASKS
 
 REFERENCE = "#/components/schemas/{model}"
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -104,16 +104,19 @@ class PlainRoute(APIRoute):
         await response(scope, receive, send)
 
 
-def _add_task(router: APIRouter, task: Task, generator: Generator) -> None:
-    forms = FORMS.get(task.name, ONLY_JSON)
+def _add_task(router: APIRouter, task: Task[Any], generator: Generator) -> None:
+    forms = forms_of(task)
 
     async def generate(request: Request) -> Response:
         exchange = exchange_of(request)
         asked = validated(task.request, await exchange.body())
-        render = forms.choose(request)
+        render = choose(request, forms)
         return render(await generator.answer(task, asked, exchange.headers))
 
-    examples = {str(n): _example(request) for n, request in enumerate(task.examples, 1)}
+    examples = {
+        str(number): {"summary": task.describe(example), "value": example.model_dump(mode="json")}
+        for number, example in enumerate(task.examples, 1)
+    }
     reference = {"$ref": REFERENCE.format(model=task.request.__name__)}
     content = {"application/json": {"schema": reference, "examples": examples}}
     router.add_api_route(
@@ -122,29 +125,21 @@ def _add_task(router: APIRouter, task: Task, generator: Generator) -> None:
         methods=["POST"],
         tags=["routine"],
         summary=task.summary,
-        response_model=task.answer,
-        responses={200: _worked_answer(task, forms), **ERRORS},
+        response_model=task.response,
+        responses={200: _example_answer(task), **ERRORS},
         openapi_extra={
-            "parameters": forms.parameters,
+            "parameters": [p for form in task.forms() for p in form.parameters],
             "requestBody": {"required": True, "content": content},
         },
         name=task.name,
     )
 
 
-def _worked_answer(task: Task, forms: Forms) -> dict[str, Any]:
-    content: dict[str, Any] = {media_type: {} for media_type in forms.media_types}
-    answer = json.loads(task.render(task.examples[0], task.worked))
-    content["application/json"] = {"example": answer}
+def _example_answer(task: Task[Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {media_type: {} for media_type in forms_of(task)}
+    example = json.loads(task.render(task.examples[0], task.example_answer))
+    content["application/json"] = {"example": example}
     return {"description": "완성된 답", "content": content}
-
-
-def _example(request: Any) -> Any:
-    """A worked example with a summary in words, for Swagger's menu."""
-    title = ""
-    if isinstance(request, Profile):
-        title = f"{EXPERIENCE[request.experience]} {request.gender}, {PURPOSE[request.purpose]}"
-    return {"summary": title, "value": request.model_dump(mode="json")}
 
 
 def _add_openai(router: APIRouter, engine: Engine, relay: Relay) -> None:
@@ -173,7 +168,12 @@ _COMPLETION_BODY = {
     "content": {
         "application/json": {
             "schema": {"type": "object", "required": ["model", "prompt"]},
-            "example": {"model": "rate", "prompt": "## 질문\n", "max_tokens": 16, "stream": False},
+            "example": {
+                "model": next(iter(TASKS)),
+                "prompt": "## 질문\n",
+                "max_tokens": 16,
+                "stream": False,
+            },
         }
     },
 }

@@ -1,7 +1,7 @@
 """What a request leaves behind besides its answer: durations, error counts and OpenTelemetry spans.
 
 Attributes have the names of OpenTelemetry's semantic conventions for HTTP (1.23 and later). Spans
-are off unless ``serving.startup.trace_target`` finds where to send them. They hold no prompt and no
+are off unless ``serving.process.trace_target`` finds where to send them. They hold no prompt and no
 profile.
 """
 
@@ -26,7 +26,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from serving.gateway.errors import GatewayError
 from serving.gateway.metrics import Metrics
-from serving.startup import TraceTarget
+from serving.tracing import TraceTarget
 
 SERVICE = "routine-gateway"
 """The service's name in traces, unless OTEL_SERVICE_NAME gives another."""

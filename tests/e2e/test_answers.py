@@ -18,19 +18,19 @@ import pytest
 from icalendar import Calendar
 from pydantic import BaseModel
 
-from dataset.coach_month import coach_month
-from dataset.coach_rate import coach_rate
+from dataset.coaches.month import coach_month
+from dataset.coaches.rate import coach_rate
 from dataset.generate import split_of
 from dataset.profiles import profiles
 from dataset.sources import SOURCES
 from loadtests.bench.counters import engine_counters
-from serving.contract.month import MonthRequest, with_rates
-from serving.contract.profile import PUBLISHED, Profile
-from serving.contract.tasks import TASKS
 from serving.gateway.readiness import HOSTILE
+from serving.tasks.month.answer import MonthRequest
+from serving.tasks.profile import PUBLISHED, Profile
+from serving.tasks.registry import TASKS
 from tests.kit import asking
 from tests.kit.asking import ask_text
-from tests.kit.bad_requests import BAD, CASES, GOOD
+from tests.kit.bad_requests import CASES, GOOD
 from tests.kit.exposition import samples
 from tests.kit.oracle import faults
 from tests.kit.oracle_month import month_faults
@@ -93,15 +93,16 @@ async def test_random_months_are_right_and_days_are_as_the_coach_s(
     right = []
     for request, answer in zip(asked, answers, strict=True):
         assert month_faults(request.model_dump(), answer) == []
-        complete = with_rates(request, answer["rates"])
+        complete = TASKS["month"].complete(request, answer["rates"])
         coached = json.loads(TASKS["month"].render(complete, coach_month(complete)))
         weeks = zip(answer["weeks"], coached["weeks"], strict=True)
         right += [day in week["days"] for week, other in weeks for day in other["days"]]
     assert sum(right) >= 0.9 * len(right)
 
 
-def _is_unseen(request: MonthRequest) -> bool:
-    return split_of(TASKS["month"].prompt(request)) == "test"
+def _is_unseen(request: Profile) -> bool:
+    task = TASKS["month" if isinstance(request, MonthRequest) else "rate"]
+    return split_of(task.question(request).prompt) == "test"
 
 
 async def test_both_adapters_in_one_batch_answer_as_they_do_alone(stack: Stack) -> None:
@@ -130,8 +131,7 @@ async def test_a_month_leaves_as_a_table_and_as_a_calendar(stack: Stack) -> None
 async def test_a_thousand_unseen_profiles_are_answered_right_and_as_the_coach_would(
     stack: Stack,
 ) -> None:
-    unseen = (p for p in profiles(UNSEEN_SEED) if split_of(TASKS["rate"].prompt(p)) == "test")
-    asked = list(itertools.islice(unseen, 1000))
+    asked = list(itertools.islice(filter(_is_unseen, profiles(UNSEEN_SEED)), 1000))
     answers = await ask_all(stack.url, asked, 32)
     assert [found for found in map(faults, answers) if found] == []
     agree = [
@@ -153,7 +153,8 @@ async def test_one_request_at_a_time_takes_under_a_second_at_the_median(stack: S
 
 async def test_base_and_adapter_together_answer_as_they_do_alone(stack: Stack) -> None:
     """vLLM 0.32 on CPU computes requests without adapter with the last slot's weights."""
-    prompts = [TASKS["rate"].prompt(p) for p in itertools.islice(profiles(UNSEEN_SEED + 2), 12)]
+    asked = itertools.islice(profiles(UNSEEN_SEED + 2), 12)
+    prompts = [TASKS["rate"].question(profile).prompt for profile in asked]
     async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
 
         async def complete(model: str, prompt: str) -> str:
@@ -176,7 +177,7 @@ async def test_the_same_request_id_twice_at_once_is_no_conflict(stack: Stack) ->
 
 
 async def test_the_constraint_bites_on_a_hostile_prompt(stack: Stack) -> None:
-    output = TASKS["rate"].output(PUBLISHED[0])
+    output = TASKS["rate"].question(PUBLISHED[0]).output
     async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
         texts = []
         for extra in ({}, {"structured_outputs": {"regex": output.decided_regex}}):
@@ -198,7 +199,7 @@ def test_the_openai_client_works_unmodified(stack: Stack) -> None:
         assert [model.id for model in client.models.list()] == ["demo", "month", "rate"]
         arguments: dict[str, Any] = {
             "model": "rate",
-            "prompt": TASKS["rate"].prompt(PUBLISHED[0]),
+            "prompt": TASKS["rate"].question(PUBLISHED[0]).prompt,
             "max_tokens": 30,
             "temperature": 0,
         }
@@ -224,18 +225,17 @@ async def test_bad_input_is_refused_and_the_engine_is_not_asked(stack: Stack) ->
         before = await engine_requests()
         assert before > 0
         for task, case in CASES:
-            body, content_type, status, param, _ = BAD[task][case]
-            headers = {"content-type": content_type} if content_type else {}
+            headers = {"content-type": case.content_type} if case.content_type else {}
             async with session.post(
                 f"{stack.url}/gen/routine/{task}",
-                data=io.BytesIO(body),
+                data=io.BytesIO(case.body),
                 headers=headers,
                 skip_auto_headers=["content-type"],
             ) as response:
-                assert response.status == status
+                assert response.status == case.status, case.name
                 error = (await response.json())["error"]
             assert set(error) == {"message", "type", "param", "code"}
-            assert error["param"] == param
+            assert error["param"] == case.param
         assert await engine_requests() == before
 
 

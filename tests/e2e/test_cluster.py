@@ -21,8 +21,8 @@ import yaml
 
 from deploy.ray.cluster import HERE
 from loadtests.service import ROOT
-from serving.contract.month import MonthRequest
-from serving.contract.profile import PUBLISHED
+from serving.tasks.month.answer import MonthRequest
+from serving.tasks.profile import PUBLISHED
 from tests.kit.asking import ask_all, capacity
 from tests.kit.exposition import samples
 from tests.kit.oracle import faults

@@ -14,7 +14,8 @@ from openai import AsyncOpenAI
 
 from dataset.sources import SOURCES
 from loadtests.bench.counters import difference, engine_counters
-from serving.contract.tasks import TASKS, Task
+from serving.tasks.base import Task
+from serving.tasks.registry import TASKS
 from tests.kit.asking import ask_all
 from tests.kit.stack import Stack
 
@@ -49,17 +50,21 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         running.kill()
 
 
-async def decoded(engine_url: str, asked: list[Any], task: Task) -> list[str]:
+async def decoded(engine_url: str, asked: list[Any], task: Task[Any]) -> list[str]:
     """The answers that an engine's texts make, each decoded whole, under the whole constraint."""
     async with AsyncOpenAI(base_url=f"{engine_url}/v1", api_key="none", timeout=600) as client:
 
         async def answer(request: Any) -> str:
-            prompt, output = task.ask(request)
-            regex = {"structured_outputs": {"regex": output.regex}}
+            question = task.question(request)
+            regex = {"structured_outputs": {"regex": question.output.regex}}
             written = await client.completions.create(
-                model=task.name, prompt=prompt, max_tokens=1536, temperature=0, extra_body=regex
+                model=task.name,
+                prompt=question.prompt,
+                max_tokens=1536,
+                temperature=0,
+                extra_body=regex,
             )
-            return task.render(request, output.parse(written.choices[0].text))
+            return task.render(request, question.output.parse(written.choices[0].text))
 
         return await asyncio.gather(*map(answer, asked))
 
@@ -115,7 +120,7 @@ async def test_clients_that_sample_change_no_other_answer(stack: Stack) -> None:
     sample. In one batch, with drafts for both, each keeps its own way."""
     asked = requests("rate", 60)
     task, stop = TASKS["rate"], asyncio.Event()
-    body = {"model": "rate", "prompt": task.prompt(asked[0]), "max_tokens": 24, "seed": 1}
+    body = {"model": "rate", "prompt": task.question(asked[0]).prompt, "max_tokens": 24, "seed": 1}
     async with aiohttp.ClientSession(stack.url) as session:
 
         async def complete(**sampling: float) -> str:
@@ -144,7 +149,7 @@ async def test_clients_that_sample_change_no_other_answer(stack: Stack) -> None:
 
 async def test_an_idle_engine_survives_each_sampling_parameter(stack: Stack) -> None:
     """A request that comes alone is prefilled without drafts: vLLM failed there, for good."""
-    prompt = TASKS["rate"].prompt(requests("rate", 1)[0])
+    prompt = TASKS["rate"].question(requests("rate", 1)[0]).prompt
     async with aiohttp.ClientSession(stack.url) as session:
         for sampling in SAMPLING:
             body = {"model": "rate", "prompt": prompt, "max_tokens": 8} | sampling

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from serving.contract.profile import PUBLISHED
+from serving.tasks.profile import PUBLISHED
 from tests.kit.asking import ask_all
 from tests.kit.oracle import faults
 from tests.kit.stack import Stack

@@ -22,8 +22,8 @@ import pytest
 from aiohttp import web
 
 from loadtests.service import ROOT, free_port, served
-from serving.contract import rate
-from serving.contract.tasks import TASKS
+from serving.tasks.rate import answer as rate
+from serving.tasks.registry import TASKS
 from tests.kit.asking import capacity
 from tests.kit.exposition import samples
 from tests.kit.stack import Stack
@@ -176,7 +176,7 @@ def server(rate_answer: Handler) -> Iterator[str]:
 
 
 def right() -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(rate.OUTPUT.text(TASKS["rate"].worked))
+    answer: dict[str, Any] = json.loads(rate.OUTPUT.text(TASKS["rate"].example_answer))
     return answer
 
 

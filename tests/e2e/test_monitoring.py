@@ -20,7 +20,7 @@ import pytest
 from deploy.observability.preview import DASHBOARD, expression, panels
 from deploy.observability.prometheus import HINT, Prometheus, running, tool
 from loadtests.service import free_port
-from serving.startup import StartError
+from serving.process import StartError
 from tests.kit.bad_requests import GOOD
 from tests.kit.collector import Collector, collector
 from tests.kit.mix import KINDS, Seen, load

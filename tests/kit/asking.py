@@ -11,7 +11,7 @@ import aiohttp
 from pydantic import BaseModel
 
 from dataset.sources import SOURCES
-from serving.contract.month import MonthRequest
+from serving.tasks.month.answer import MonthRequest
 
 
 async def ask_text(session: aiohttp.ClientSession, asked: BaseModel, retries: int = 0) -> str:

@@ -1,21 +1,41 @@
-"""Requests that must be refused, used against the fake and the real engine alike."""
+"""Requests that must be refused, made from each task's schema and examples: for the fake and the
+real engine alike."""
 
 from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from serving.contract.month import EXAMPLES
-from serving.contract.profile import PUBLISHED
+from serving.tasks.registry import TASKS
 
-GOOD: dict[str, Any] = PUBLISHED[0].model_dump()
-GOOD_MONTH: dict[str, Any] = EXAMPLES[0].model_dump()
 JSON = "application/json"
 
 
-def _with(path: str, value: Any, good: dict[str, Any] = GOOD) -> bytes:
-    body = copy.deepcopy(good)
+class Case(NamedTuple):
+    """What is sent, and what must come back."""
+
+    name: str
+    body: bytes
+    content_type: str
+    status: int
+    param: str | None
+    words: str
+    """The message has them."""
+
+
+def good(task: str) -> dict[str, Any]:
+    """A task's first example."""
+    return dict(TASKS[task].examples[0].model_dump())
+
+
+GOOD = good("rate")
+GOOD_MONTH = good("month")
+
+
+def _with(body: dict[str, Any], path: str, value: Any) -> bytes:
+    body = copy.deepcopy(body)
     *parents, last = path.split(".")
     place = body
     for parent in parents:
@@ -24,8 +44,8 @@ def _with(path: str, value: Any, good: dict[str, Any] = GOOD) -> bytes:
     return json.dumps(body).encode()
 
 
-def _without(path: str) -> bytes:
-    body = copy.deepcopy(GOOD)
+def _without(body: dict[str, Any], path: str) -> bytes:
+    body = copy.deepcopy(body)
     *parents, last = path.split(".")
     place = body
     for parent in parents:
@@ -34,94 +54,84 @@ def _without(path: str) -> bytes:
     return json.dumps(body).encode()
 
 
-Case = tuple[bytes, str, int, str | None, str]
-"""Body, content type, status, ``param``, and words the message must have."""
-
-BAD_RATE: dict[str, Case] = {
-    "experience too low": (_with("experience", 0), JSON, 422, "experience", "from 1 to 5"),
-    "experience too high": (_with("experience", 6), JSON, 422, "experience", "from 1 to 5"),
-    "experience as text": (_with("experience", "1"), JSON, 422, "experience", "an integer"),
-    "experience as fraction": (_with("experience", 1.5), JSON, 422, "experience", "an integer"),
-    "experience as boolean": (_with("experience", True), JSON, 422, "experience", "an integer"),
-    "experience null": (_with("experience", None), JSON, 422, "experience", "from 1 to 5"),
-    "experience missing": (_without("experience"), JSON, 422, "experience", "missing"),
-    "purpose too high": (_with("purpose", 7), JSON, 422, "purpose", "from 1 to 6"),
-    "purpose as list": (_with("purpose", [1]), JSON, 422, "purpose", "from 1 to 6"),
-    "gender unknown": (_with("gender", "male"), JSON, 422, "gender", "남성, 여성"),
-    "half a surrogate": (_with("gender", "\ud800"), JSON, 400, None, "hex escape"),
-    "gender as object": (_with("gender", {}), JSON, 422, "gender", "남성, 여성"),
-    "weights missing": (_without("rm_weight"), JSON, 422, "rm_weight", "bench_press, squat"),
-    "weights as number": (_with("rm_weight", 5), JSON, 422, "rm_weight", "bench_press, squat"),
-    "squat zero": (_with("rm_weight.squat", 0), JSON, 422, "rm_weight.squat", "from 10 to 600"),
-    "squat negative": (_with("rm_weight.squat", -5), JSON, 422, "rm_weight.squat", "10 to 600"),
-    "squat NaN": (_with("rm_weight.squat", float("nan")), JSON, 422, "rm_weight.squat", "600"),
-    "squat infinite": (_with("rm_weight.squat", float("inf")), JSON, 422, "rm_weight.squat", "600"),
-    "squat 10,000 kg": (_with("rm_weight.squat", 10_000), JSON, 422, "rm_weight.squat", "600"),
-    "squat as text": (_with("rm_weight.squat", "50"), JSON, 422, "rm_weight.squat", "a number"),
-    "squat missing": (_without("rm_weight.squat"), JSON, 422, "rm_weight.squat", "missing"),
-    "unknown field": (_with("name", "x"), JSON, 422, "name", "experience, gender"),
-    "unknown lift": (_with("rm_weight.curl", 5), JSON, 422, "rm_weight.curl", "bench_press"),
-    "unknown field half a surrogate": (_with("\udcff", 1), JSON, 400, None, "hex escape"),
-    "unknown field long": (_with("k" * 3000, 1), JSON, 422, "k" * 80, "not a known field"),
-    "empty object": (b"{}", JSON, 422, "experience", "missing"),
-    "a list": (b"[]", JSON, 422, None, "an object"),
-    "null": (b"null", JSON, 422, None, "an object"),
-    "empty": (b"", JSON, 400, None, "EOF"),
-    "not JSON": (b'{"experience": 1', JSON, 400, None, "not JSON"),
-    "not UTF-8": (b'{"experience": "\xff"}', JSON, 400, None, "not JSON"),
-    "nested deep": (b"[" * 3000, JSON, 400, None, "not JSON"),
-    "10 MB": (b" " * 10_000_000, JSON, 413, None, "at most"),
-    "content type missing": (json.dumps(GOOD).encode(), "", 415, None, "application/json"),
-    "content type wrong": (json.dumps(GOOD).encode(), "text/plain", 415, None, "application/json"),
-}
+def _fields(
+    schema: dict[str, Any], whole: dict[str, Any], path: str = ""
+) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Path, schema and whether it is required, of every field, the nested ones after their own."""
+    for name, field in schema["properties"].items():
+        options = field.get("anyOf", [field])
+        resolved = next(option for option in options if option.get("type") != "null")
+        if "$ref" in resolved:
+            resolved = whole["$defs"][resolved["$ref"].rpartition("/")[2]]
+        is_nullable = {"type": "null"} in options
+        yield f"{path}{name}", {**resolved, "nullable": is_nullable}, name in schema["required"]
+        if "properties" in resolved:
+            yield from _fields(resolved, whole, f"{path}{name}.")
 
 
-def _month(path: str, value: Any, status_param: str | None, words: str) -> Case:
-    return (_with(path, value, GOOD_MONTH), JSON, 422, status_param or path, words)
+def _values(schema: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Wrong values of a field: what they are, the value, and words of the message."""
+    if not schema["nullable"]:
+        yield "null", None, "must be"
+    if "properties" in schema:
+        words = ", ".join(list(schema["properties"])[:2])
+        yield from (("a number", 5, words), ("a text", "x", words), ("a list", [1], words))
+        return
+    if "enum" in schema:
+        words = ", ".join(map(str, schema["enum"][:2]))
+        yield from (("unknown", "xyz", words), ("an object", {}, words), ("negative", -5, words))
+        return
+    low, high = f"from {schema['minimum']:g}", f"to {schema['maximum']:g}"
+    yield from (
+        ("too low", schema["minimum"] - 1, low),
+        ("too high", schema["maximum"] + 1, high),
+        ("far too high", 1e300, high),
+        ("NaN", float("nan"), high),
+        ("infinite", float("inf"), high),
+        ("a text", "1", "an integer" if schema["type"] == "integer" else "a number"),
+        ("a list", [1], high),
+        ("a boolean", True, "an integer" if schema["type"] == "integer" else "a number"),
+    )
+    if schema["type"] == "integer":
+        yield "a fraction", schema["minimum"] + 0.5, "an integer"
 
 
-_RATES = {
-    "init_weight_rate": 75,
-    "increase_rate_week": 10,
-    "increase_rate_set": 5,
-    "deloading_rate": 40,
-}
+def cases(name: str) -> Iterator[Case]:
+    """All requests that a task must refuse."""
+    task, body = TASKS[name], good(name)
+    whole = task.request.model_json_schema()
+    for path, schema, is_required in _fields(whole, whole):
+        if is_required:
+            yield Case(f"{path} missing", _without(body, path), JSON, 422, path, "missing")
+        for what, value, words in _values(schema):
+            wrong = _with(body, path, value)
+            yield Case(f"{path} {what}", wrong, JSON, 422, path, words)
+        if "properties" in schema:
+            extra = f"{path}.extra"
+            yield Case(extra, _with(body, extra, 1), JSON, 422, extra, "not a known field")
+    for number, bad in enumerate(task.bad):
+        wrong = json.dumps({**body, **bad.changes}).encode()
+        yield Case(f"its own {number}", wrong, JSON, 422, bad.parameter, bad.words)
+    right = json.dumps(body).encode()
+    first = next(iter(whole["properties"]))
+    for what, raw, status, param, words in (
+        ("unknown field", _with(body, "name", "x"), 422, "name", "not a known field"),
+        ("long unknown field", _with(body, "k" * 3000, 1), 422, "k" * 80, "not a known field"),
+        ("half a surrogate", _with(body, first, "\ud800"), 400, None, "hex escape"),
+        ("half a surrogate as field", _with(body, "\udcff", 1), 400, None, "hex escape"),
+        ("an empty object", b"{}", 422, whole["required"][0], "missing"),
+        ("a list", b"[]", 422, None, "an object"),
+        ("null", b"null", 422, None, "an object"),
+        ("nothing", b"", 400, None, "EOF"),
+        ("no JSON", right[:-1], 400, None, "not JSON"),
+        ("no UTF-8", b'{"\xff": 1}', 400, None, "not JSON"),
+        ("nested deep", b"[" * 3000, 400, None, "not JSON"),
+        ("10 MB", b" " * 10_000_000, 413, None, "at most"),
+    ):
+        yield Case(what, raw, JSON, status, param, words)
+    yield Case("no content type", right, "", 415, None, JSON)
+    yield Case("another content type", right, "text/plain", 415, None, JSON)
 
-BAD_MONTH: dict[str, Case] = {
-    "no days": _month("days_per_week", 0, None, "from 2 to 4"),
-    "seven days": _month("days_per_week", 7, None, "from 2 to 4"),
-    "days as text": _month("days_per_week", "3", None, "an integer from 2 to 4"),
-    "days as fraction": _month("days_per_week", 2.5, None, "an integer"),
-    "days missing": (json.dumps(GOOD).encode(), JSON, 422, "days_per_week", "missing"),
-    "experience too high": _month("experience", 6, None, "from 1 to 5"),
-    "squat 10,000 kg": _month("rm_weight.squat", 10_000, None, "from 10 to 600"),
-    "basis unknown": _month("basis", "2rm", None, "1rm, tm"),
-    "basis null": _month("basis", None, None, "1rm, tm"),
-    "plate step zero": _month("plate_step", 0, None, "from 0.25 to 5"),
-    "plate step negative": _month("plate_step", -2.5, None, "from 0.25 to 5"),
-    "plate step too large": _month("plate_step", 20, None, "from 0.25 to 5"),
-    "plate step off its grid": _month("plate_step", 0.3, None, "in steps of 0.25"),
-    "plate step NaN": _month("plate_step", float("nan"), None, "from 0.25 to 5"),
-    "plate step as text": _month("plate_step", "2.5", None, "a number"),
-    "rates over 100 % by week": _month("rates", _RATES, "rates.increase_rate_week", "must be 5"),
-    "rates over 100 % by set": _month(
-        "rates",
-        {**_RATES, "increase_rate_week": 5, "increase_rate_set": 10},
-        "rates.increase_rate_set",
-        "100 %",
-    ),
-    "rate negative": _month("rates.init_weight_rate", -5, None, "one of 40, 45"),
-    "rate over 100": _month("rates.init_weight_rate", 105, None, "one of 40, 45"),
-    "rate off the grid": _month("rates.deloading_rate", 41, None, "one of 35, 40"),
-    "rates as text": _month("rates", "65/5/10/40", None, "init_weight_rate, increase_rate_week"),
-    "rates empty": _month("rates", {}, "rates.init_weight_rate", "missing"),
-    "rates with the plan": _month("rates.program", "5/3/1", None, "not a known field"),
-    "unknown field": _month("weeks", 4, None, "days_per_week"),
-    "a list": (b"[]", JSON, 422, None, "an object"),
-    "not JSON": (b"{", JSON, 400, None, "not JSON"),
-    "content type wrong": (json.dumps(GOOD_MONTH).encode(), "text/csv", 415, None, "json"),
-}
 
-BAD = {"rate": BAD_RATE, "month": BAD_MONTH}
-"""By task; all cases as (task, name): ``CASES``."""
-CASES = [(task, name) for task, cases in BAD.items() for name in cases]
+CASES = [(name, case) for name in TASKS for case in cases(name)]
+"""By task."""

@@ -10,9 +10,7 @@ from random import Random
 
 import aiohttp
 
-from serving.contract import month
-from serving.contract.month import profile_behind
-from serving.contract.tasks import TASKS
+from serving.tasks.registry import TASKS
 
 KINDS = ("rate", "month", "month without rates", "stream", "wrong", "hasty")
 WEIGHTS = (60, 20, 5, 8, 4, 3)
@@ -64,9 +62,11 @@ async def _client(
 
 
 async def _ask(session: aiohttp.ClientSession, kind: str, chance: Random) -> str:
-    asked = month.draw(chance)
+    asked = TASKS["month"].draw(chance)
+    profile = TASKS["month"].missing(asked.model_copy(update={"rates": None}))
+    assert profile
     route, timeout = "/gen/routine/rate", aiohttp.ClientTimeout(60)
-    body = profile_behind(asked).model_dump()
+    body = profile.model_dump()
     if kind.startswith("month"):
         route = "/gen/routine/month"
         body = asked.model_dump() | ({"rates": None} if kind.endswith("rates") else {})
@@ -74,7 +74,7 @@ async def _ask(session: aiohttp.ClientSession, kind: str, chance: Random) -> str
         route, task = "/v1/completions", TASKS["rate"]
         body = {
             "model": chance.choice(["rate", "month", "demo"]),
-            "prompt": task.prompt(profile_behind(asked)),
+            "prompt": task.question(profile).prompt,
             "max_tokens": 24,
             "stream": True,
             "stream_options": {"include_usage": True},

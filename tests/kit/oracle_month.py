@@ -9,7 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from serving.contract.exercises import CATALOGUE
+from serving.tasks.month.exercises import CATALOGUE
 
 LIFTS = {"bench_press", "squat", "dead_lift", "over_head_press"}
 PLAN = [[5, 5, 5], [3, 3, 3], [5, 3, 1], [5, 5, 5]]

@@ -8,7 +8,7 @@ from multiprocessing.queues import Queue
 
 import pytest
 
-from serving.engine.preload_cpu import _Context
+from serving.vllm_plugin.preload import _Context
 
 
 def report(queue: Queue[dict[str, str]]) -> None:

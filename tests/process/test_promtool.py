@@ -11,10 +11,10 @@ from prometheus_client import generate_latest
 
 from deploy.observability.preview import expression, panels
 from deploy.observability.prometheus import HERE, HINT, configuration, tool
-from serving.contract.tasks import TASKS
-from serving.engine.metrics import DrafterMetrics
 from serving.gateway.metrics import Metrics
-from serving.startup import StartError
+from serving.process import StartError
+from serving.tasks.registry import TASKS
+from serving.vllm_plugin.metrics import DrafterMetrics
 
 RULES = HERE / "rules"
 

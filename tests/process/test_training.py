@@ -10,24 +10,24 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dataset.generate import rows, write
-from dataset.sources import SOURCES
 from finetune.export import export
 from finetune.recipe import Lora, NewModel
 from finetune.train import run
-from serving.contract.lock import Lock
 from serving.engine.preflight import preflight
+from serving.lock import Lock
+from serving.tasks.registry import TASKS
 from tests.unit.finetune.tiny import recipe
 
 
 def test_a_base_and_adapters_are_trained_exported_and_pass_preflight(tmp_path: Path) -> None:
-    for name, source in SOURCES.items():
+    for name, task in TASKS.items():
         form, train = tmp_path / f"{name}-form.jsonl", tmp_path / f"{name}.jsonl"
-        write(form, rows(source, "train", 32, 1, form=True), 32, coached=False)
-        write(train, rows(source, "train", 32, 2), 32, coached=True)
-    forms = [tmp_path / f"{name}-form.jsonl" for name in SOURCES]
+        write(form, rows(task, "train", 32, 1, form=True), 32, coached=False)
+        write(train, rows(task, "train", 32, 2), 32, coached=True)
+    forms = [tmp_path / f"{name}-form.jsonl" for name in TASKS]
     shape = NewModel(vocabulary=600, hidden=32, layers=1, heads=2)
     base_log = run(recipe(train=forms, out=tmp_path / "base", new_model=shape, steps=3, batch=8))
-    for name in SOURCES:
+    for name in TASKS:
         log = run(
             recipe(
                 train=[tmp_path / f"{name}.jsonl"],

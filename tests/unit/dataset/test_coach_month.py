@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from dataset.coach_month import coach_month
-from dataset.coach_rate import coach_rate
-from serving.contract.assistance import output_for, slots_of
-from serving.contract.exercises import LOWER, UPPER, Exercise
-from serving.contract.month import MonthRequest
-from serving.contract.profile import LIFTS, PUBLISHED
+from dataset.coaches.month import coach_month
+from dataset.coaches.rate import coach_rate
+from serving.tasks.month.answer import MonthRequest
+from serving.tasks.month.assistance import output_for, slots_of
+from serving.tasks.month.exercises import LOWER, UPPER, Exercise
+from serving.tasks.profile import LIFTS, PUBLISHED
 
 LIGHT, HEAVY = (55, 10, 5, 50), (65, 5, 10, 40)
 Slots = list[tuple[Exercise, int, int]]

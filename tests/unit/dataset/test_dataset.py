@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import load_dataset
 
-from dataset.coach_rate import STANDARD_KG, Strength, coach_rate, strength
+from dataset.coaches.rate import STANDARD_KG, Strength, coach_rate, strength
 from dataset.generate import rows, split_of, write
 from dataset.profiles import profiles
-from dataset.sources import SOURCES, Source
+from dataset.sources import SOURCES
 from dataset.validate import RowError, validate_row
-from serving.contract import rate
-from serving.contract.profile import GENDERS, LIFTS, MAX_KG, MIN_KG, PUBLISHED, Profile, profile_of
+from serving.tasks.base import Task
+from serving.tasks.profile import GENDERS, LIFTS, MAX_KG, MIN_KG, PUBLISHED, Profile, profile_of
+from serving.tasks.rate import answer as rate
+from serving.tasks.registry import TASKS
 
 ANCHORS = [
     (profile_of(1, "남성", 4, (30, 30, 30, 30)), [45, 10, 5, 50]),
@@ -25,7 +29,7 @@ ANCHORS = [
 ]
 
 
-each_source = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+each_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 
 @pytest.mark.parametrize(("profile", "rates"), ANCHORS)
@@ -53,7 +57,7 @@ def test_every_answer_of_the_coach_is_legal_and_almost_every_option_is_used() ->
         rate.OUTPUT.text(answer)  # raises where a rate is no option, so never over 100 %
         for name, value in answer.items():
             used.setdefault(name, set()).add(value)
-    unused = {d.path: set(d.options) - used[d.path] for d in rate.OUTPUT.decisions}
+    unused = {d.path: {o.value for o in d.options} - used[d.path] for d in rate.OUTPUT.decisions}
     assert {path: options for path, options in unused.items() if options} == {
         "init_weight_rate": {75}  # legal, and too heavy a start for every profile there is
     }
@@ -93,12 +97,14 @@ def test_profiles_are_seeded_and_cover_the_input_space() -> None:
     assert all(kg % 2.5 == 0 for kg in squats)
 
 
-@each_source
-def test_splits_share_no_prompt_and_rows_load_with_datasets(source: Source, tmp_path: Path) -> None:
+@each_task
+def test_splits_share_no_prompt_and_rows_load_with_datasets(
+    task: Task[Any], tmp_path: Path
+) -> None:
     prompts: dict[str, set[str]] = {}
     for split, form in (("train", True), ("train", False), ("validation", False), ("test", False)):
         path = tmp_path / f"{split}{form}.jsonl"
-        write(path, rows(source, split, 200, 3, form), 200, coached=not form)
+        write(path, rows(task, split, 200, 3, form), 200, coached=not form)
         loaded = load_dataset("json", data_files=str(path), cache_dir=str(tmp_path))["train"]
         assert {"prompt", "completion"} <= set(loaded.column_names)
         assert len(set(loaded["prompt"])) == 200
@@ -108,26 +114,38 @@ def test_splits_share_no_prompt_and_rows_load_with_datasets(source: Source, tmp_
         assert not one & other
 
 
-@each_source
-def test_form_rows_say_nothing_about_the_coach(source: Source) -> None:
+@each_task
+def test_form_rows_say_nothing_about_the_coach(task: Task[Any]) -> None:
     agree = 0
-    for row in rows(source, "train", 500, 4, form=True):
-        request = source.task.request.model_validate_json(row["request"])
-        agree += source.task.output(request).parse(row["completion"]) == source.coach(request)
+    for row in rows(task, "train", 500, 4, form=True):
+        request = task.request.model_validate_json(row["request"])
+        agree += task.question(request).output.parse(row["completion"]) == SOURCES[task.name].coach(
+            request
+        )
     assert agree < 25
 
 
-@each_source
-def test_a_wrong_row_is_refused(source: Source) -> None:
-    row, other = next(rows(source, "train", 1, 5)), next(rows(source, "train", 1, 5, form=True))
-    request = source.task.request.model_validate_json(row["request"])
-    assert validate_row(row, source, True) == source.coach(request)
-    assert validate_row(other, source, False)
+@each_task
+def test_a_wrong_row_is_refused(task: Task[Any]) -> None:
+    row, other = next(rows(task, "train", 1, 5)), next(rows(task, "train", 1, 5, form=True))
+    request = task.request.model_validate_json(row["request"])
+    assert validate_row(row, True) == SOURCES[task.name].coach(request)
+    assert validate_row(other, False)
     for wrong in (
         {**row, "prompt": row["prompt"] + " "},
         {**row, "completion": other["completion"]},
     ):
         with pytest.raises(RowError):
-            validate_row(wrong, source, True)
+            validate_row(wrong, True)
     with pytest.raises(ValueError, match="not an output"):
-        validate_row({**row, "completion": row["completion"] + " "}, source, True)
+        validate_row({**row, "completion": row["completion"] + " "}, True)
+
+
+def test_running_out_of_distinct_prompts_is_an_error_not_a_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few = replace(SOURCES["rate"], requests=lambda _: itertools.cycle(PUBLISHED))
+    monkeypatch.setitem(SOURCES, "rate", few)
+    monkeypatch.setattr("dataset.generate.MOST_REPEATS", 1000)
+    with pytest.raises(RowError, match="distinct prompts for train, fewer than 6"):
+        list(rows(TASKS["rate"], "train", 6, 1))

@@ -15,11 +15,11 @@ import yaml
 
 from deploy.ray.versions import TESTED_RAY
 from loadtests.service import ROOT
-from serving.contract.tasks import TASKS
-from serving.engine.metrics import DrafterMetrics
 from serving.engine.settings import EngineSettings
 from serving.gateway.metrics import Metrics
 from serving.gateway.settings import GatewaySettings
+from serving.tasks.registry import TASKS
+from serving.vllm_plugin.metrics import DrafterMetrics
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 PARTS = "gateway", "engine"

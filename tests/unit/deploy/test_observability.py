@@ -11,9 +11,9 @@ import yaml
 from deploy.documents import DOCUMENTS
 from deploy.observability.preview import DASHBOARD, panels
 from deploy.observability.prometheus import HERE
-from serving.contract.tasks import TASKS
-from serving.engine.metrics import DrafterMetrics
 from serving.gateway.metrics import Metrics
+from serving.tasks.registry import TASKS
+from serving.vllm_plugin.metrics import DrafterMetrics
 
 RULES = HERE / "rules"
 

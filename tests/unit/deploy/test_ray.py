@@ -11,7 +11,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deploy.ray.cluster import HERE, ClusterSettings, configuration
 from deploy.ray.versions import TESTED_RAY, check_versions
-from serving.startup import StartError
+from serving.process import StartError
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])

@@ -11,7 +11,7 @@ import pytest
 
 from serving.engine import machine
 from serving.engine.machine import SHARED_MEMORY, arithmetic, check_machine, instructions, threads
-from serving.startup import StartError
+from serving.process import StartError
 
 NEHALEM, CASCADE_LAKE, ZEN_4, SAPPHIRE_RAPIDS, NEOVERSE_N1, NEOVERSE_V1 = (
     frozenset(flags.split())
@@ -131,7 +131,7 @@ def test_a_thread_for_each_core_that_is_left_to_use(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)))
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: physical)
-    monkeypatch.setattr("serving.startup.CPU_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setattr("serving.process.CPU_LIMIT", tmp_path / "cpu.max")
     if quota is not None:
         (tmp_path / "cpu.max").write_text(f"{quota}\n")
     assert threads(engines) == expected

@@ -15,13 +15,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from loadtests.service import free_port
-from serving.contract.lock import Lock, LockError, sha256
-from serving.contract.tasks import TASKS
 from serving.engine.command import arguments, environment
 from serving.engine.machine import Machine
 from serving.engine.preflight import PreflightError, locate_base, preflight
 from serving.engine.settings import DEMO, EngineSettings
-from serving.startup import StartError, TraceTarget, check_port
+from serving.lock import Lock, LockError, sha256
+from serving.process import StartError, check_port
+from serving.tasks.registry import TASKS
+from serving.tracing import TraceTarget
 
 Break = Callable[[Path], object]
 CPU = Machine(gpu=False, dtype="float32", reason="", warning="", threads=3)

@@ -10,17 +10,17 @@ import pytest
 from transformers import EvalPrediction
 
 from dataset.generate import rows
-from dataset.sources import SOURCES
 from finetune.data import IGNORED, TokenizationError, collate, encode_row
 from finetune.export import ExportError, export
 from finetune.recipe import Recipe, RecipeError
 from finetune.tokenizer import train_tokenizer
 from finetune.train import share_all_decided
+from serving.tasks.registry import TASKS
 from tests.unit.finetune.tiny import recipe
 
 RECIPES = Path(__file__).parents[3] / "finetune" / "recipes"
 DEMO = Path(__file__).parents[3] / "finetune" / "demo"
-RATE = SOURCES["rate"]
+RATE = TASKS["rate"]
 ROWS = list(rows(RATE, "train", 64, 9))
 TEXTS = [row["prompt"] + row["completion"] for row in ROWS]
 

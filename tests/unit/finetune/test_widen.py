@@ -14,9 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from dataset.sources import SOURCES
 from finetune.widen import Size, main, widen_export
-from serving.contract.lock import Lock
-from serving.contract.tasks import TASKS
 from serving.engine.preflight import preflight
+from serving.lock import Lock
+from serving.tasks.registry import TASKS
 
 DEMO = Path(__file__).parents[3] / "finetune" / "demo"
 SMALL = Size(times=2, layers=5, vocabulary=1100)
@@ -46,7 +46,7 @@ def answers(folder: Path, adapter: str | None, prompts: list[str]) -> Iterator[l
 @pytest.mark.parametrize("adapter", [None, *TASKS])
 def test_answers_are_token_for_token_the_same(adapter: str | None, wide: Path) -> None:
     asked = itertools.islice(SOURCES[adapter or "rate"].requests(71), 2)
-    prompts = [TASKS[adapter or "rate"].prompt(request) for request in asked]
+    prompts = [TASKS[adapter or "rate"].question(request).prompt for request in asked]
     pairs = list(zip(answers(DEMO, adapter, prompts), answers(wide, adapter, prompts), strict=True))
     assert all(one == other for one, other in pairs)
     assert len({tuple(one) for one, _ in pairs}) > 1, "the prompts must make a difference"

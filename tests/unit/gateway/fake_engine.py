@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from starlette.testclient import TestClient
 
 from loadtests.bench.upstream import BASE_SEED, FREE_TEXT, legal
-from serving.contract.tasks import TASKS
 from serving.gateway.app import EngineFactory
 from serving.gateway.engine import Completion, Engine, Model, Upstream
 from serving.gateway.errors import EngineUnavailable, GatewayError
 from serving.gateway.settings import GatewaySettings
+from serving.tasks.registry import TASKS
 
 BASE = Model("demo", 1, False)
 ADAPTERS = [Model(name, 1, True) for name in TASKS]

@@ -14,14 +14,14 @@ from starlette.types import Message
 from uvicorn import Config
 from uvicorn.lifespan.on import LifespanOn
 
-from dataset.coach_rate import coach_rate
+from dataset.coaches.rate import coach_rate
 from loadtests.bench.upstream import ADAPTER_SEED, BASE_SEED, legal
-from serving.contract import rate
-from serving.contract.profile import PUBLISHED
 from serving.gateway.app import create_app
 from serving.gateway.errors import EngineRefused, EngineUnavailable
 from serving.gateway.readiness import MISSED_CHECKS
 from serving.gateway.settings import GatewaySettings
+from serving.tasks.profile import PUBLISHED
+from serving.tasks.rate import answer as rate
 from tests.kit.bad_requests import GOOD
 from tests.kit.oracle import faults
 from tests.kit.oracle_month import month_faults

@@ -7,18 +7,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from serving.contract import month, rate
-from serving.contract.tasks import TASKS, Task
 from serving.gateway.admission import Admission
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
 from serving.gateway.telemetry import Telemetry
+from serving.tasks.base import Task
+from serving.tasks.rate import answer as rate
+from serving.tasks.registry import TASKS
 from tests.unit.gateway.fake_engine import FakeEngine
 
 
-async def answer(task: Task, request: Any, values: Mapping[str, Any]) -> str:
+async def answer(task: Task[Any], request: Any, values: Mapping[str, Any]) -> str:
     """What the gateway says when the engine writes these decisions, under its constraint."""
-    output = task.output(request)
+    output = task.question(request).output
     engine, telemetry = FakeEngine(text=output.decided(values)), Telemetry(Metrics(), None)
     text = await Generator(engine, Admission(1, 1, telemetry), telemetry).answer(task, request, {})
     (call,) = engine.calls
@@ -26,7 +27,7 @@ async def answer(task: Task, request: Any, values: Mapping[str, Any]) -> str:
     whole = output.text(values)
     assert (
         call.prompt + output.decided(values)
-        == (task.prompt(request) + whole)[: len(call.prompt + output.decided(values))]
+        == (task.question(request).prompt + whole)[: len(call.prompt + output.decided(values))]
     )
     assert text == task.render(request, output.parse(whole))
     return text
@@ -43,5 +44,5 @@ async def test_every_combination_of_rates_is_answered_with_the_outputs_own_text(
 async def test_months_are_answered_with_what_their_whole_text_decides() -> None:
     task, chance = TASKS["month"], random.Random(6)
     for example in task.examples * 8:
-        request = month.with_rates(example, rate.OUTPUT.sample(chance))
-        await answer(task, request, task.output(request).sample(chance))
+        request = TASKS["month"].complete(example, rate.OUTPUT.sample(chance))
+        await answer(task, request, task.question(request).output.sample(chance))

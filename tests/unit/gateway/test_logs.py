@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from serving.contract import rate
 from serving.gateway import logs
 from serving.gateway.errors import EngineFault, EngineTimeout
+from serving.tasks.rate import answer as rate
 from tests.kit.bad_requests import GOOD
 from tests.unit.gateway.fake_engine import FakeEngine, completion_body, wait_ready
 

@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 from starlette.testclient import TestClient
 
-from serving.contract.tasks import TASKS
 from serving.gateway.errors import EngineFault, EngineRefused, EngineTimeout, EngineUnavailable
 from serving.gateway.metrics import LATENCY_BUCKETS, Metrics
+from serving.tasks.registry import TASKS
 from tests.kit.bad_requests import GOOD
 from tests.kit.exposition import samples
 from tests.unit.gateway.fake_engine import FakeEngine, completion_body, wait_ready

@@ -12,10 +12,11 @@ from icalendar import Calendar
 from starlette.testclient import TestClient
 
 from loadtests.bench.upstream import ADAPTER_SEED
-from serving.contract import month, rate
-from serving.contract.profile import LIFTS
-from serving.contract.tasks import TASKS
 from serving.gateway.errors import EngineUnavailable
+from serving.tasks.month import answer as month
+from serving.tasks.profile import LIFTS
+from serving.tasks.rate import answer as rate
+from serving.tasks.registry import TASKS
 from tests.kit.bad_requests import GOOD, GOOD_MONTH
 from tests.kit.oracle_month import month_faults
 from tests.unit.gateway.fake_engine import FakeEngine, wait_ready
@@ -40,10 +41,12 @@ def test_without_rates_task_1_is_asked_first(client: TestClient, engine: FakeEng
     answer = client.post(MONTH, json=BARE).json()
     first, second = engine.calls
     assert (first.model, second.model) == ("rate", "month")
-    assert first.prompt == TASKS["rate"].prompt(month.EXAMPLES[0]) + rate.OUTPUT.head
+    assert (
+        first.prompt == TASKS["rate"].question(TASKS["month"].examples[0]).prompt + rate.OUTPUT.head
+    )
     assert answer["rates"] == rate.OUTPUT.sample(Random(ADAPTER_SEED))
     complete = month.MonthRequest.model_validate({**BARE, "rates": answer["rates"]})
-    assert second.prompt.startswith(TASKS["month"].prompt(complete))
+    assert second.prompt.startswith(TASKS["month"].question(complete).prompt)
     engine.calls.clear()
     assert client.post(MONTH, json=complete.model_dump()).json() == answer
     assert [call.model for call in engine.calls] == ["month"]
@@ -185,7 +188,7 @@ def test_a_wrong_month_is_held_back_and_counted(
 ) -> None:
     right = json.loads(client.post(MONTH, json=GOOD_MONTH).text)
     right["weeks"][0]["days"][0]["sets"][0]["kg"] += 2.5
-    monkeypatch.setattr("serving.contract.month.encode", lambda _: json.dumps(right))
+    monkeypatch.setattr("serving.tasks.month.answer.encode", lambda _: json.dumps(right))
     response = client.post(MONTH, json=GOOD_MONTH)
     assert response.status_code == 502
     assert response.json()["error"]["code"] == "answer_rejected"

@@ -9,11 +9,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from loadtests.bench.upstream import ADAPTER_SEED
-from serving.contract import rate
-from serving.contract.profile import PUBLISHED
-from serving.contract.tasks import TASKS
 from serving.gateway.errors import EngineTimeout, EngineUnavailable
 from serving.gateway.settings import GatewaySettings
+from serving.tasks.profile import PUBLISHED
+from serving.tasks.rate import answer as rate
+from serving.tasks.registry import TASKS
 from tests.kit.bad_requests import GOOD
 from tests.kit.oracle import faults
 from tests.unit.gateway.fake_engine import FakeEngine, wait_ready
@@ -38,7 +38,7 @@ def test_the_engine_is_asked_with_prompt_and_forced_head(
     engine.calls.clear()
     client.post(RATE, json=GOOD)
     (call,) = engine.calls
-    assert call.prompt == TASKS["rate"].prompt(PUBLISHED[0]) + rate.OUTPUT.head
+    assert call.prompt == TASKS["rate"].question(PUBLISHED[0]).prompt + rate.OUTPUT.head
 
 
 def test_whole_kilograms_and_fractions_are_both_weights(client: TestClient) -> None:

@@ -12,7 +12,8 @@ from serving.gateway.app import create_app
 from serving.gateway.errors import EngineTimeout
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import CLOSE_SECONDS, make_provider
-from serving.startup import StartError, TraceTarget, trace_target
+from serving.process import StartError
+from serving.tracing import TraceTarget, trace_target
 from tests.kit.bad_requests import GOOD
 from tests.kit.collector import SpanSeen, collector
 from tests.unit.gateway.fake_engine import FakeEngine, completion_body, factory, wait_ready

@@ -1,0 +1,74 @@
+"""The coach policy for Task 1: which progression a profile gets. README.md gives the reasons.
+
+This is the only place that knows the right answer for a profile. Serving does not import it: there
+the adapter answers.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from dataset.coaches import Source
+from dataset.profiles import profiles
+from serving.tasks.profile import Profile
+from serving.tasks.rate.answer import MAX_PERCENT, RATES, SETS, top_percent
+
+STANDARD_KG = {
+    "남성": {"bench_press": 80.0, "squat": 110.0, "dead_lift": 130.0, "over_head_press": 50.0},
+    "여성": {"bench_press": 40.0, "squat": 60.0, "dead_lift": 75.0, "over_head_press": 30.0},
+}
+"""1RM in kg from which a lift counts as strong, by sex: relative strength without body weight."""
+
+START_PERCENT = {1: 65, 2: 55, 3: 60, 4: 55, 5: 50, 6: 65}
+"""Week 1, set 1 in percent of 1RM, by purpose, before experience and strength move it."""
+
+DELOAD_TOP_PERCENT = 60
+
+
+class Strength(IntEnum):
+    """How many of the four lifts reach the standard: none, one or two, three or four."""
+
+    DEVELOPING = 0
+    MIXED = 1
+    STRONG = 2
+
+
+def strength(profile: Profile) -> Strength:
+    standard = STANDARD_KG[profile.gender]
+    reached = sum(getattr(profile.rm_weight, lift) >= kg for lift, kg in standard.items())
+    return Strength((reached + 1) // 2)
+
+
+def coach_rate(profile: Profile) -> dict[str, int]:
+    """The four rates for ``profile``, in percent, as values of ``rate.OUTPUT``.
+
+    Args:
+        profile: with weights on the 2.5 kg grid, as the prompt states them.
+    """
+    novice, veteran = profile.experience == 1, profile.experience >= 4
+    level = strength(profile)
+    strong = level is Strength.STRONG
+
+    week, set_ = 5, 10
+    if profile.purpose == 5:
+        week, set_ = 5, 5
+    elif novice or profile.purpose == 2:
+        week, set_ = (5 if strong else 10), 5
+    elif profile.purpose in (1, 6) and level is Strength.DEVELOPING:
+        week, set_ = 10, 10
+
+    init = START_PERCENT[profile.purpose] + 5 * (level - Strength.MIXED)
+    init += 5 * veteran - 5 * novice
+    init -= max(0, top_percent(init, week, set_) - MAX_PERCENT)
+
+    deload_top = DELOAD_TOP_PERCENT - 5 * (veteran and strong) + 5 * (profile.purpose == 5)
+    deload = deload_top - set_ * (SETS - 1)
+    return dict(zip(RATES, (init, week, set_, deload), strict=True))
+
+
+SOURCE = Source(
+    requests=profiles,
+    coach=coach_rate,
+    rows={"train": 80_000, "validation": 1_000, "test": 2_000},
+    form_rows=20_000,
+)

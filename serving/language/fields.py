@@ -1,0 +1,217 @@
+"""How an output is declared, and the segments a declaration comes apart into.
+
+An output is a pydantic model of models and fixed-length tuples. Each leaf is one of three kinds:
+
+- a ``Literal`` with one value: a constant;
+- a ``Literal`` with several values: a *decision*, the only thing the model is left to choose.
+  ``OnlyIf`` removes options that earlier decisions rule out;
+- any type annotated with ``Derived``: computed from earlier decisions, never generated.
+
+``segments_of`` gives the text's segments in order: fixed text, decisions, computed values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import BaseModel
+
+Scalar = str | int | float | bool | None
+Json = Scalar | list[Any] | dict[str, Any]
+Values = Mapping[str, Any]
+"""Decided values by dotted path, e.g. ``{"init_weight_rate": 65}``; a tuple's items are counted
+from 0: ``{"squat.pull.0": "풀업"}``."""
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+class OutputError(ValueError):
+    """A text or a value is not in the output's language; the message says where it leaves it."""
+
+
+def encode(value: Json) -> str:
+    """Compact JSON with Hangul left readable, as in every output's text."""
+    return _ENCODER.encode(value)
+
+
+@dataclass(frozen=True, init=False)
+class OnlyIf:
+    """Field annotation: an option stands only if ``predicate(option, *needed values)`` is true."""
+
+    predicate: Callable[..., bool]
+    needs: tuple[str, ...]
+
+    def __init__(self, predicate: Callable[..., bool], *needs: str) -> None:
+        object.__setattr__(self, "predicate", predicate)
+        object.__setattr__(self, "needs", needs)
+
+
+@dataclass(frozen=True, init=False)
+class Derived:
+    """Field annotation: the value is ``compute(*needed values)``."""
+
+    compute: Callable[..., Json]
+    needs: tuple[str, ...]
+
+    def __init__(self, compute: Callable[..., Json], *needs: str) -> None:
+        object.__setattr__(self, "compute", compute)
+        object.__setattr__(self, "needs", needs)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A segment that is always the same."""
+
+    text: str
+    needs: tuple[str, ...] = ()
+
+    def render(self, values: Values) -> str:
+        """The segment's text."""
+        return self.text
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A segment that arithmetic fixes once ``needs`` are decided."""
+
+    path: str
+    compute: Callable[..., Json]
+    needs: tuple[str, ...]
+
+    def render(self, values: Values) -> str:
+        """The segment's text."""
+        return encode(self.compute(*[values[name] for name in self.needs]))
+
+
+class Option(NamedTuple):
+    """One of a decision's options."""
+
+    value: Scalar
+    text: str
+    """What the model writes: JSON, without the quotation marks of a string."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A segment that the model chooses among ``options``: all strings, or none.
+
+    The quotation marks around a string are forced, so they belong to the segments beside it.
+    """
+
+    path: str
+    options: tuple[Option, ...]
+    predicate: Callable[..., bool] | None = None
+    needs: tuple[str, ...] = ()
+
+    def allowed(self, values: Values) -> tuple[Option, ...]:
+        """The options that earlier decisions leave open; never empty."""
+        if self.predicate is None:
+            return self.options
+        needed = [values[name] for name in self.needs]
+        found = tuple(option for option in self.options if self.predicate(option.value, *needed))
+        assert found, f"{self.path}: no option left after {needed}"
+        return found
+
+    def render(self, values: Values) -> str:
+        """The segment's text."""
+        return _option(values[self.path]).text
+
+
+Segment = Text | Computed | Decision
+
+
+def _option(value: Any) -> Option:
+    return Option(value, encode(value)[1:-1] if isinstance(value, str) else encode(value))
+
+
+def segments_of(model: type[BaseModel]) -> tuple[Segment, ...]:
+    """The segments of the output that ``model`` declares.
+
+    Raises:
+        TypeError: a leaf is neither a ``Literal`` nor ``Derived``, or an annotation needs a value
+            that is not decided before it.
+    """
+    segments = tuple(_merged(_of_model(model, "")))
+    decided: set[str] = set()
+    for segment in segments:
+        missing = set(segment.needs) - decided
+        if missing:
+            raise TypeError(
+                f"{model.__name__}: {sorted(missing)} is not decided before it is needed"
+            )
+        if isinstance(segment, Decision):
+            decided.add(segment.path)
+    return segments
+
+
+def _of_model(model: type[BaseModel], path: str) -> Iterator[Segment]:
+    opening = "{"
+    for name, field in model.model_fields.items():
+        yield Text(f"{opening}{encode(name)}:")
+        yield from _of_leaf(field.annotation, field.metadata, f"{path}{name}", path)
+        opening = ","
+    yield Text("}")
+
+
+def _of_tuple(kinds: tuple[Any, ...], path: str) -> Iterator[Segment]:
+    opening = "["
+    for index, kind in enumerate(kinds):
+        yield Text(opening)
+        bare, *notes = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+        yield from _of_leaf(bare, notes, f"{path}{index}", path)
+        opening = ","
+    yield Text("]")
+
+
+def _of_leaf(kind: Any, notes: Sequence[Any], path: str, parent: str) -> Iterator[Segment]:
+    for note in notes:
+        if isinstance(note, Derived):
+            yield Computed(path, note.compute, _within(parent, note.needs))
+            return
+    if get_origin(kind) is Literal:
+        yield from _of_literal(get_args(kind), notes, path, parent)
+    elif get_origin(kind) is tuple and Ellipsis not in get_args(kind):
+        yield from _of_tuple(get_args(kind), f"{path}.")
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield from _of_model(kind, f"{path}.")
+    else:
+        raise TypeError(f"{path}: {kind!r} is neither Literal, Derived, a model nor a fixed tuple")
+
+
+def _of_literal(
+    values: tuple[Any, ...], notes: Sequence[Any], path: str, parent: str
+) -> Iterator[Segment]:
+    if len(values) == 1:
+        yield Text(encode(values[0]))
+        return
+    are_strings = {isinstance(value, str) for value in values}
+    if len(are_strings) > 1:
+        raise TypeError(f"{path}: options must be all strings, or none")
+    decision = Decision(path, tuple(map(_option, values)))
+    for note in notes:
+        if isinstance(note, OnlyIf):
+            decision = Decision(path, decision.options, note.predicate, _within(parent, note.needs))
+    quote = '"' if are_strings == {True} else ""
+    yield from (Text(quote), decision, Text(quote))
+
+
+def _within(parent: str, needs: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(parent + name for name in needs)
+
+
+def _merged(segments: Iterator[Segment]) -> Iterator[Segment]:
+    """Join neighbouring texts, so that a segment is as long as it can be."""
+    text = ""
+    for segment in segments:
+        if isinstance(segment, Text):
+            text += segment.text
+            continue
+        if text:
+            yield Text(text)
+            text = ""
+        yield segment
+    if text:
+        yield Text(text)

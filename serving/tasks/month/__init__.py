@@ -1,0 +1,1 @@
+"""Task 2: a month of training days."""

@@ -1,0 +1,53 @@
+"""Requests for Task 2: worked examples, and some that must be refused."""
+
+from __future__ import annotations
+
+from serving.tasks.base import BadRequest
+from serving.tasks.month.answer import MonthRequest
+from serving.tasks.month.assistance import values_of
+from serving.tasks.profile import PUBLISHED, Profile
+from serving.tasks.rate.answer import RATES
+
+
+def request_of(profile: Profile, days_per_week: int, rates: tuple[int, ...]) -> MonthRequest:
+    """A request with its rates, in the order of ``RATES``.
+
+    Raises:
+        pydantic.ValidationError: a value is out of its limits.
+    """
+    return MonthRequest.model_validate(
+        {**profile.model_dump(), "days_per_week": days_per_week, "rates": _named(rates)}
+    )
+
+
+def _named(rates: tuple[int, ...]) -> dict[str, int]:
+    return dict(zip(RATES, rates, strict=True))
+
+
+PROGRESSIONS = ((55, 10, 5, 50), (65, 5, 10, 40), (55, 10, 5, 50), (60, 5, 10, 40), (70, 5, 10, 35))
+EXAMPLES = tuple(
+    request_of(profile, 2 + number % 3, rates)
+    for number, (profile, rates) in enumerate(zip(PUBLISHED, PROGRESSIONS, strict=True))
+)
+"""The published profiles with a progression each; every experience is among them."""
+EDGES = (request_of(PUBLISHED[0], 4, (40, 5, 5, 55)), request_of(PUBLISHED[1], 2, (75, 5, 5, 35)))
+"""Requests with the lightest and the heaviest start."""
+ANSWER = values_of(
+    {
+        "bench_press": {"push": ("푸시업", 4, 10), "pull": ("인버티드 로우", 5, 10)},
+        "squat": {"push": ("체스트 프레스 머신", 4, 10), "pull": ("랫풀다운", 4, 10)},
+        "dead_lift": {"push": ("숄더 프레스 머신", 4, 10), "pull": ("시티드 케이블 로우", 4, 10)},
+        "over_head_press": {"push": ("사이드 레터럴 레이즈", 4, 12), "pull": ("페이스 풀", 5, 12)},
+    }
+)
+"""Assistance that answers the first example well."""
+BAD = (
+    BadRequest({"plate_step": 0.3}, "plate_step", "in steps of 0.25"),
+    BadRequest({"rates": _named((75, 10, 5, 40))}, "rates.increase_rate_week", "must be 5"),
+    BadRequest({"rates": _named((75, 5, 10, 40))}, "rates.increase_rate_set", "100 %"),
+    BadRequest({"rates": _named((105, 5, 5, 40))}, "rates.init_weight_rate", "one of 40, 45"),
+    BadRequest({"rates": _named((65, 5, 5, 41))}, "rates.deloading_rate", "one of 35, 40"),
+    BadRequest({"rates": {**_named((65, 5, 5, 40)), "program": "5/3/1"}}, "rates.program",
+               "not a known field"),
+)  # fmt: skip
+"""Requests that the schema's limits alone would let through."""

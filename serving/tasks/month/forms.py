@@ -1,0 +1,131 @@
+"""A month as a table to print, and as a calendar."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
+
+from icalendar import Calendar, Event
+from tabulate import tabulate
+
+from serving.tasks.base import Form, QueryError
+from serving.tasks.month.answer import Day, MonthAnswer, Week
+from serving.tasks.profile import LIFTS
+
+BASIS = {"1rm": "1RM", "tm": "트레이닝 맥스 (1RM의 90%)"}
+DAY_OFFSETS = {2: (0, 3), 3: (0, 2, 4), 4: (0, 1, 3, 4)}
+"""Days from a week's first training day, by days per week: never more than two in a row."""
+FIRST_DATE, LAST_DATE = date(2000, 1, 1), date(2100, 12, 31)
+NOTES = (
+    "+는 할 수 있는 만큼 반복합니다. 중량은 바 무게를 포함합니다. "
+    "한쪽씩 하는 운동의 반복 횟수는 한쪽 기준입니다."
+)
+
+
+def start_date(query: Mapping[str, str]) -> date:
+    """The first training day that a query gives.
+
+    Raises:
+        QueryError: it is missing, no date, or out of range.
+    """
+    given = query.get("start")
+    if given is None:
+        raise QueryError(
+            "start", "start is missing; a calendar needs the first training day: ?start=2026-12-07"
+        )
+    try:
+        start = date.fromisoformat(given)
+        if FIRST_DATE <= start <= LAST_DATE:
+            return start
+    except ValueError:
+        pass
+    raise QueryError(
+        "start",
+        f"start cannot be {given[:80]!r}; it must be a date from {FIRST_DATE} to {LAST_DATE}",
+    )
+
+
+def markdown(text: str) -> str:
+    """A month as Korean tables, one a week.
+
+    Args:
+        text: the answer, a ``MonthAnswer`` in JSON.
+    """
+    month = MonthAnswer.model_validate_json(text)
+    rates = "/".join(str(rate) for rate in month.rates.model_dump().values())
+    facts = (
+        f"주 {month.days_per_week}일, 기준 {BASIS[month.basis]}, 중량 단위 {month.plate_step:g} kg"
+    )
+    parts = ["# 5/3/1 한 달 루틴", f"{facts}, 진행률 {rates}"]
+    headers = ["훈련일", "메인 리프트", "1세트", "2세트", "3세트", "보조 운동"]
+    for week in month.weeks:
+        rows = [
+            [f"{day.day}일차", LIFTS[day.lift], *_sets(day), ", ".join(_assistance(day))]
+            for day in week.days
+        ]
+        table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
+        parts += [f"## {_title(week)}", table]
+    return "\n\n".join([*parts, NOTES]) + "\n"
+
+
+def calendar(text: str, start: date) -> bytes:
+    """A month as iCalendar (RFC 5545), an all-day event for every training day.
+
+    Args:
+        text: the answer, a ``MonthAnswer`` in JSON.
+        start: the first training day. Events keep their UIDs as long as answer and start are the
+            same, so that importing twice makes no doubles.
+    """
+    month = MonthAnswer.model_validate_json(text)
+    found = Calendar()
+    found.add("prodid", "-//routine-serving//5/3/1//KO")
+    found.add("version", "2.0")
+    found.add("x-wr-calname", "5/3/1 한 달 루틴")
+    offsets = DAY_OFFSETS[month.days_per_week]
+    for week in month.weeks:
+        for day in week.days:
+            on = start + timedelta(weeks=week.week - 1, days=offsets[day.day - 1])
+            event = Event()
+            event.add("uid", uuid.uuid5(uuid.NAMESPACE_OID, f"{text} {on}").urn)
+            event.add("dtstamp", datetime.now(UTC))
+            event.add("dtstart", on)
+            event.add("dtend", on + timedelta(days=1))
+            event.add("summary", f"{LIFTS[day.lift]} ({_title(week)})")
+            event.add("description", "\n".join([*_sets(day), *_assistance(day), NOTES]))
+            found.add_component(event)
+    ical: bytes = found.to_ical()
+    return ical
+
+
+def _title(week: Week) -> str:
+    return f"{week.week}주차" + (", 디로딩" if week.deload else "")
+
+
+def _sets(day: Day) -> list[str]:
+    return [f"{s.kg:g} kg × {s.repetitions}{'+' * s.amrap} ({s.percent}%)" for s in day.sets]
+
+
+def _assistance(day: Day) -> list[str]:
+    return [f"{one.name} {one.sets}×{one.repetitions}" for one in day.assistance]
+
+
+def _calendar_from(query: Mapping[str, str]) -> Callable[[str], bytes]:
+    start = start_date(query)
+    return lambda text: calendar(text, start)
+
+
+TABLE = Form("text/markdown", lambda _: markdown)
+CALENDAR = Form(
+    "text/calendar",
+    _calendar_from,
+    (
+        {
+            "name": "start",
+            "in": "query",
+            "schema": {"type": "string", "format": "date"},
+            "description": "첫 훈련일 (예: 2026-12-07). `text/calendar`에 필요합니다",
+        },
+    ),
+    file_name="routine.ics",
+)

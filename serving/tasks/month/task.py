@@ -1,0 +1,95 @@
+"""Task 2 as the system sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from serving.language.fields import Values
+from serving.language.output import Output
+from serving.tasks.base import Form, Task
+from serving.tasks.month.answer import MonthAnswer, MonthRequest, render
+from serving.tasks.month.assistance import days_of, output_for
+from serving.tasks.month.check import RULES, check_month
+from serving.tasks.month.examples import ANSWER, BAD, EDGES, EXAMPLES, request_of
+from serving.tasks.profile import EXPERIENCE, Profile, describe, draw
+from serving.tasks.prompt import Facts
+from serving.tasks.rate.answer import OUTPUT, RATES, Rates
+
+EXPERIENCE_FACT = "운동경험"
+
+
+class MonthTask(Task[MonthRequest]):
+    """Each lift's assistance work from profile, days and rates; the month follows."""
+
+    name = "month"
+    summary = "한 달 5/3/1 루틴: 날마다 메인 리프트의 중량(kg)과 보조 운동"
+    title = "5/3/1 한 달 보조 운동"
+    request = MonthRequest
+    response = MonthAnswer
+    rules = RULES
+    examples = EXAMPLES
+    edges = EDGES
+    example_answer = ANSWER
+    bad = BAD
+    part = "day"
+    least_score = 0.9
+    prerequisite = "rate"
+
+    def facts(self, request: MonthRequest) -> Facts:
+        """What assistance work depends on."""
+        assert request.rates, "Task 1 comes first"
+        names = ("시작 강도", "주간 증가", "세트 증가", "디로딩 강도")
+        rates = zip(names, request.rates.model_dump().values(), strict=True)
+        return {
+            EXPERIENCE_FACT: request.experience,
+            "운동목표": request.purpose,
+            "주당 훈련일": request.days_per_week,
+            "진행률": {name: f"{rate}%" for name, rate in rates},
+        }
+
+    def output(self, facts: Facts) -> Output:
+        """The assistance for someone of the experience in ``facts``."""
+        experience = int(str(facts[EXPERIENCE_FACT]))
+        if experience not in EXPERIENCE:
+            raise ValueError(f"no experience {experience}")
+        return output_for(experience)
+
+    def render(self, request: MonthRequest, values: Values) -> str:
+        """Four weeks of days."""
+        return render(request, values)
+
+    def check(self, request: MonthRequest, answer: Mapping[str, Any]) -> list[str]:
+        """Every day is worked out again."""
+        return check_month(request, answer)
+
+    def draw(self, rng: Random) -> MonthRequest:
+        """Any everyday profile, days and legal rates."""
+        profile, rates = draw(rng), OUTPUT.sample(rng)
+        return request_of(profile, rng.choice((2, 3, 4)), tuple(rates[name] for name in RATES))
+
+    def describe(self, request: MonthRequest) -> str:
+        """Experience, gender and purpose."""
+        return describe(request)
+
+    def missing(self, request: MonthRequest) -> Profile | None:
+        """The profile, where there are no rates."""
+        if request.rates:
+            return None
+        fields = {name: getattr(request, name) for name in Profile.model_fields}
+        return Profile.model_construct(**fields)
+
+    def complete(self, request: MonthRequest, values: Values) -> MonthRequest:
+        """With the rates that Task 1 decided."""
+        return request.model_copy(update={"rates": Rates.model_validate(values)})
+
+    def parts(self, values: Values) -> list[Values]:
+        """Each main lift's day."""
+        return days_of(values)
+
+    def forms(self) -> tuple[Form, ...]:
+        """A table to print, and a calendar."""
+        from serving.tasks.month.forms import CALENDAR, TABLE
+
+        return CALENDAR, TABLE

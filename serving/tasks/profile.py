@@ -1,0 +1,119 @@
+"""A lifter's profile: what every task is asked with, its limits, and what its codes mean."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EXPERIENCE = {1: "입문", 2: "초급", 3: "중급", 4: "상급", 5: "선수"}
+PURPOSE = {
+    1: "근력 향상",
+    2: "근비대",
+    3: "체지방 감량",
+    4: "기초 체력",
+    5: "건강 유지",
+    6: "파워리프팅 기록",
+}
+GENDERS = ("남성", "여성")
+LIFTS = {
+    "bench_press": "벤치프레스",
+    "squat": "스쿼트",
+    "dead_lift": "데드리프트",
+    "over_head_press": "오버헤드프레스",
+}
+"""The four main lifts, in the order of the prompt: field name to the name a lifter reads."""
+
+MIN_KG, MAX_KG, STEP_KG = 10.0, 600.0, 2.5
+"""A 1RM's limits in kg (above every raw world record), and the grid the prompt states it on."""
+
+
+def _codes(meanings: dict[int, str]) -> str:
+    return ", ".join(f"{code} {meaning}" for code, meaning in meanings.items())
+
+
+Kilograms = Annotated[float, Field(ge=MIN_KG, le=MAX_KG, allow_inf_nan=False)]
+
+
+class RmWeight(BaseModel):
+    """One-repetition maxima (1RM) of the four main lifts, in kg."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
+
+    bench_press: Kilograms
+    """벤치프레스 1RM (kg)"""
+    squat: Kilograms
+    """스쿼트 1RM (kg)"""
+    dead_lift: Kilograms
+    """데드리프트 1RM (kg)"""
+    over_head_press: Kilograms
+    """오버헤드프레스 1RM (kg)"""
+
+
+class Profile(BaseModel):
+    """The request of Task 1, kept field for field from the first version."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    experience: int = Field(ge=1, le=5, description=f"운동 경험: {_codes(EXPERIENCE)}")
+    gender: Literal["남성", "여성"] = Field(description="성별")
+    purpose: int = Field(ge=1, le=6, description=f"운동 목표: {_codes(PURPOSE)}")
+    rm_weight: RmWeight = Field(description="네 가지 메인 리프트의 1RM (kg)")
+
+
+def on_grid(kg: float) -> float:
+    """``kg`` on the grid of the smallest usual plates (2.5 kg), halves rounded up."""
+    return int(kg / STEP_KG + 0.5) * STEP_KG
+
+
+def profile_of(
+    experience: int, gender: str, purpose: int, lifts: tuple[float, float, float, float]
+) -> Profile:
+    """A profile from its seven values; ``lifts`` in kg, in the order of ``LIFTS``.
+
+    Raises:
+        pydantic.ValidationError: a value is out of its limits.
+    """
+    return Profile.model_validate(
+        {
+            "experience": experience,
+            "gender": gender,
+            "purpose": purpose,
+            "rm_weight": dict(zip(LIFTS, lifts, strict=True)),
+        }
+    )
+
+
+PUBLISHED = (
+    profile_of(1, "남성", 1, (40, 50, 55, 30)),
+    profile_of(2, "여성", 3, (60, 70, 75, 40)),
+    profile_of(3, "남성", 2, (80, 100, 105, 45)),
+    profile_of(4, "여성", 4, (90, 110, 120, 50)),
+    profile_of(5, "남성", 6, (130, 160, 170, 60)),
+)
+"""The five requests that the first version of this product published."""
+
+EDGES = (
+    profile_of(2, "여성", 5, (MIN_KG, 42.5, 101.2, 1.3 + MIN_KG)),
+    profile_of(4, "남성", 4, (MAX_KG, 599.0, 202.5, 98.75)),
+)
+"""Profiles that show how weights off the grid and at the limits are written."""
+
+
+def draw(rng: Random) -> Profile:
+    """Any everyday profile; no two are alike, so nothing is answered from memory alone."""
+    bench, squat, dead, press = (rng.uniform(20, 250) for _ in LIFTS)
+    return profile_of(
+        rng.choice(list(EXPERIENCE)),
+        rng.choice(GENDERS),
+        rng.choice(list(PURPOSE)),
+        (bench, squat, dead, press),
+    )
+
+
+def describe(profile: Profile) -> str:
+    """Experience, gender and purpose in words."""
+    return f"{EXPERIENCE[profile.experience]} {profile.gender}, {PURPOSE[profile.purpose]}"

@@ -1,0 +1,1 @@
+"""Task 1: a month's progression."""

@@ -1,0 +1,113 @@
+"""Task 1, ``rate``: a month's progression in the 5/3/1 programme.
+
+The model decides four rates. The plan follows from them by arithmetic:
+``percent = init + week_rate * (w - 1) + set_rate * (s - 1)`` for weeks 1 to 3, and
+``deload + set_rate * (s - 1)`` for week 4, never over 100.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from serving.language.fields import Derived, OnlyIf
+from serving.language.output import Output
+
+PROGRAM = "5/3/1 프로그램"
+MAX_PERCENT = 100
+SETS, LOADING_WEEKS = 3, 3
+SMALLEST_INCREASE = 5
+REPETITIONS = (("5", "5", "5+"), ("3", "3", "3+"), ("5", "3", "1+"), ("5", "5", "5"))
+"""Repetitions by week and set; ``+`` means as many as possible."""
+
+
+def top_percent(init: int, week: int, set_: int) -> int:
+    """The heaviest set of the month (week 3, set 3) in percent."""
+    return init + week * (LOADING_WEEKS - 1) + set_ * (SETS - 1)
+
+
+def week_fits(week: int, init: int) -> bool:
+    return top_percent(init, week, SMALLEST_INCREASE) <= MAX_PERCENT
+
+
+def set_fits(set_: int, init: int, week: int) -> bool:
+    return top_percent(init, week, set_) <= MAX_PERCENT
+
+
+def percents(init: int, week: int, set_: int, deload: int) -> list[list[int]]:
+    """Percent of each set: four weeks of three sets."""
+    starts = [init + week * w for w in range(LOADING_WEEKS)] + [deload]
+    return [[start + set_ * s for s in range(SETS)] for start in starts]
+
+
+def plan_text(init: int, week: int, set_: int, deload: int) -> str:
+    """The four-week plan in the words the first version used."""
+    weeks = []
+    for number, sets in enumerate(percents(init, week, set_, deload)):
+        lines = [f"Week{number + 1}"]
+        for place, percent in enumerate(sets):
+            lines.append(f"SET{place + 1} {percent}%x{REPETITIONS[number][place]}")
+        weeks.append("\n".join(lines))
+    return "\n\n".join(weeks) + "\n"
+
+
+InitRate = Annotated[
+    Literal[40, 45, 50, 55, 60, 65, 70, 75], Field(description="1주차 1세트의 강도 (1RM의 %)")
+]
+WeekRate = Annotated[
+    Literal[5, 10],
+    OnlyIf(week_fits, "init_weight_rate"),
+    Field(description="주마다 더하는 강도 (%p)"),
+]
+SetRate = Annotated[
+    Literal[5, 10],
+    OnlyIf(set_fits, "init_weight_rate", "increase_rate_week"),
+    Field(description="세트마다 더하는 강도 (%p)"),
+]
+DeloadRate = Annotated[
+    Literal[35, 40, 45, 50, 55], Field(description="4주차(디로딩) 1세트의 강도 (1RM의 %)")
+]
+RATES = ("init_weight_rate", "increase_rate_week", "increase_rate_set", "deloading_rate")
+
+
+class RateAnswer(BaseModel):
+    """A month's progression: four rates in percent of 1RM, and the plan they give."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    program: Literal["5/3/1 프로그램"] = Field(description="프로그램 이름")
+    init_weight_rate: InitRate
+    increase_rate_week: WeekRate
+    increase_rate_set: SetRate
+    deloading_rate: DeloadRate
+    weekly_weight_increase_plan: Annotated[str, Derived(plan_text, *RATES)] = Field(
+        description="4주 계획: 주차별 세트의 강도와 반복 횟수 (+는 최대 반복)"
+    )
+
+
+OUTPUT = Output(RateAnswer)
+
+
+class Rates(BaseModel):
+    """The four rates of a Task 1 answer, for a request that builds on one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    init_weight_rate: InitRate
+    increase_rate_week: WeekRate
+    increase_rate_set: SetRate
+    deloading_rate: DeloadRate
+
+    @field_validator(*RATES)
+    @classmethod
+    def _stays_within_100_percent(cls, rate: int, info: ValidationInfo) -> int:
+        (decision,) = (d for d in OUTPUT.decisions if d.path == info.field_name)
+        if all(name in info.data for name in decision.needs):
+            allowed = [option.value for option in decision.allowed(info.data)]
+            if rate not in allowed:
+                raise ValueError(
+                    f"it must be {' or '.join(map(str, allowed))} with {dict(info.data)}, or the "
+                    f"third set of week 3 exceeds {MAX_PERCENT} %"
+                )
+        return rate

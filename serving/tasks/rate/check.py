@@ -1,0 +1,54 @@
+"""Is an answer right? The semantic check that every answer passes before it leaves.
+
+It reads the plan's text back with its own patterns and compares it with the rates. It deliberately
+shares no code with the renderer in ``answer``: an error there would otherwise agree with itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+RULES = ("keys", "program", "rates", "layout", "repetitions", "percent", "over_100")
+"""Every rule that the check can find broken."""
+_PROGRAM = "5/3/1 프로그램"
+_RATES = ("init_weight_rate", "increase_rate_week", "increase_rate_set", "deloading_rate")
+_SETS = "".join(rf"SET{place} (\d{{1,3}})%x(\d{{1,2}}\+?)\n" for place in (1, 2, 3))
+_PLAN = re.compile("\n".join(f"Week{week}\n{_SETS}" for week in (1, 2, 3, 4)))
+_REPETITIONS = ("5", "5", "5+", "3", "3", "3+", "5", "3", "1+", "5", "5", "5")
+
+
+def check_rate(answer: Mapping[str, Any]) -> list[str]:
+    """The rules that ``answer`` breaks, by name; empty if it is right.
+
+    Args:
+        answer: the six keys of a Task 1 answer.
+
+    Returns:
+        Some of ``RULES``.
+    """
+    if set(answer) != {"program", *_RATES, "weekly_weight_increase_plan"}:
+        return ["keys"]
+    if answer["program"] != _PROGRAM:
+        return ["program"]
+    rates = [answer[name] for name in _RATES]
+    if not all(type(rate) is int and rate > 0 for rate in rates):
+        return ["rates"]
+    init, week_rate, set_rate, deload = rates
+
+    plan = _PLAN.fullmatch(str(answer["weekly_weight_increase_plan"]))
+    if plan is None:
+        return ["layout"]
+    broken = []
+    percents = [int(percent) for percent in plan.groups()[::2]]
+    expected: list[int] = []
+    for first in (init, init + week_rate, init + 2 * week_rate, deload):
+        expected += [first, first + set_rate, first + 2 * set_rate]
+    if max(percents) > 100:
+        broken.append("over_100")
+    if percents != expected:
+        broken.append("percent")
+    if plan.groups()[1::2] != _REPETITIONS:
+        broken.append("repetitions")
+    return broken

@@ -1,0 +1,52 @@
+"""Where OpenTelemetry's spans go, from its environment variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from serving.process import StartError
+
+
+class TraceTarget(NamedTuple):
+    """Where spans are sent."""
+
+    endpoint: str
+    protocol: str
+    """``grpc`` or ``http/protobuf``."""
+
+
+def trace_target(variables: Mapping[str, str]) -> TraceTarget | None:
+    """Where OpenTelemetry's environment variables send spans; None, the default, for nowhere.
+
+    The gateway and vLLM read it here, because vLLM 0.32 knows only some of the variables
+    (vllm/tracing/otel.py). Names and defaults are those of the OpenTelemetry specification
+    (configuration/sdk-environment-variables, protocol/exporter), and where that leaves a choice, of
+    its Python distribution: the protocol is gRPC if none is given.
+
+    Raises:
+        StartError: a variable asks for what this project does not have.
+    """
+
+    def given(name: str, default: str = "") -> str:
+        general = variables.get(f"OTEL_EXPORTER_OTLP_{name}") or default
+        return variables.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or general
+
+    exporter = variables.get("OTEL_TRACES_EXPORTER", "").strip()
+    if exporter not in ("", "otlp", "none"):
+        raise StartError(f"OTEL_TRACES_EXPORTER={exporter}: spans leave by OTLP; set otlp or none")
+    disabled = variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    if disabled or exporter == "none" or not (exporter or given("ENDPOINT")):
+        return None
+    protocol = given("PROTOCOL", "grpc")
+    endpoint = given("ENDPOINT", "http://localhost:4317")
+    if not endpoint.startswith(("http://", "https://")):
+        raise StartError(f"OTLP endpoint {endpoint}: it must begin with http:// or https://")
+    if protocol == "grpc":
+        return TraceTarget(endpoint, protocol)
+    if protocol != "http/protobuf":
+        raise StartError(f"OTLP protocol {protocol}: set grpc or http/protobuf")
+    # Of the general variable, HTTP appends the signal's path.
+    base = variables.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
+    own = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return TraceTarget(own or f"{base.rstrip('/')}/v1/traces", protocol)

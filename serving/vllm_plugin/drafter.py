@@ -1,0 +1,182 @@
+"""The drafter that vLLM loads: it proposes what must follow in our answers, and what likely will.
+
+vLLM 0.32's ``custom_class`` proposer interface (vllm/v1/spec_decode/custom_class_proposer.py) gives
+it token ids and no request ids, so a request is known by its tokens. The prompt's text tells task
+and output; from then on each step is a few dictionary lookups a token. For any other request it
+proposes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from vllm.config import VllmConfig
+
+from serving.language.output import Output
+from serving.tasks.registry import TASKS, parse_prompt
+from serving.vllm_plugin.follower import Follower, token_bytes
+from serving.vllm_plugin.memory import Memory, Progress
+from serving.vllm_plugin.metrics import Counts, DrafterMetrics
+
+MAX_KNOWN = 8192
+"""Requests and steps that are remembered; an older one is read from its prompt again."""
+MAX_CHOICES = 200_000
+"""Choices that are remembered, by context (about 40 MB)."""
+
+log = logging.getLogger(__name__)
+
+
+class Drafts:
+    """Drafts for rows of token ids; knows nothing of vLLM.
+
+    Args:
+        tokenizer: the engine's.
+        limit: tokens a draft may have.
+        remembered: choices that are remembered.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, limit: int, remembered: int = MAX_CHOICES
+    ) -> None:
+        self._table, self._limit = token_bytes(tokenizer), limit
+        self._memory = Memory(remembered)
+        self.counts = {name: Counts() for name in TASKS}
+        """What was drafted and what became of it, by task; whoever reads it may set it to zero."""
+        self._followers: dict[Output, Follower] = {}
+        self._counts_of: dict[Follower, Counts] = {}
+        for task in TASKS.values():
+            for output in task.outputs():
+                follower = Follower(output, tokenizer, self._table)
+                self._followers[output] = follower
+                self._counts_of[follower] = self.counts[task.name]
+        self._known: OrderedDict[int, Progress | None] = OrderedDict()
+
+    def draft(self, tokens: NDArray[np.int32], new: int) -> list[int]:
+        """What to propose after ``tokens``.
+
+        Args:
+            tokens: prompt and answer so far, int32 of shape (length,).
+            new: how many of them the engine has just sampled, at least 1.
+        """
+        before = tokens[: len(tokens) - new]
+        progress = self._known.get(hash(before.tobytes()), _UNREAD)
+        if progress is _UNREAD:
+            progress = self._read(before.tolist())
+        found: list[int] = []
+        if progress is not None:
+            counts, chosen = self._counts_of[progress.follower], -progress.chosen
+            progress = self._memory.follow(progress, tuple(tokens[len(tokens) - new :].tolist()))
+            chosen += progress.chosen
+            counts.passes += 1
+            counts.chosen += chosen
+            counts.forced += new - chosen
+            counts.accepted += new - 1
+            if progress.node is progress.follower.nowhere:
+                progress = None
+            else:
+                found = self._memory.guess(progress, self._limit)
+                counts.drafted += len(found)
+        self._known[hash(tokens.tobytes())] = progress
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+        return found
+
+    def _read(self, tokens: list[int]) -> Progress | None:
+        """Where a request stands whose tokens are met for the first time; None if not ours."""
+        text = b"".join(self._table.get(token, b"") for token in tokens)
+        asked = parse_prompt(text.decode(errors="replace"))
+        if asked is None:
+            return None
+        follower = self._followers[asked.output]
+        self._counts_of[follower].requests += 1
+        question = hash((asked.task.name, *asked.facts.values()))
+        return Progress(follower, follower.start(asked.answer), question)
+
+
+_UNREAD: Any = object()
+
+
+class Drafter:
+    """vLLM's side: checks what it is given and never raises into the engine."""
+
+    def __init__(self, config: VllmConfig) -> None:
+        speculative = config.speculative_config
+        assert speculative is not None
+        self._max_tokens = config.model_config.max_model_len
+        self._tokenizer = config.model_config.tokenizer
+        self._limit = speculative.num_speculative_tokens
+        self._drafts: Drafts | None = None
+        self._checked = False
+        self._failures = 0
+        self.metrics = DrafterMetrics(TASKS)
+
+    def load_model(self, *_: Any, **__: Any) -> None:
+        """Called once, before the first request."""
+        tokenizer = AutoTokenizer.from_pretrained(self._tokenizer)
+        self._drafts = Drafts(tokenizer, self._limit)
+
+    def propose(
+        self,
+        sampled_token_ids: list[list[int]],
+        num_tokens_no_spec: NDArray[np.int32],
+        token_ids_cpu: NDArray[np.int32],
+        slot_mappings: Any = None,
+    ) -> list[list[int]]:
+        """Drafts by row; an empty one leaves the row to plain decoding.
+
+        Args:
+            sampled_token_ids: by row, the tokens just accepted; none in the middle of a prefill.
+            num_tokens_no_spec: by row, tokens in all; int32 of shape (rows or more,).
+            token_ids_cpu: the tokens; int32 of shape (rows or more, longest).
+            slot_mappings: not used.
+        """
+        start = time.perf_counter()
+        try:
+            return self._propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+        except Exception:  # the engine's core: whatever goes wrong here, it must go on
+            self._failures += 1
+            self.metrics.failures.inc()
+            if self._failures & (self._failures - 1) == 0:  # 1, 2, 4, 8 ...
+                log.exception("the drafter failed, %d times so far", self._failures)
+            return [[] for _ in sampled_token_ids]
+        finally:
+            self.metrics.seconds.inc(time.perf_counter() - start)
+
+    def _propose(
+        self,
+        sampled_token_ids: list[list[int]],
+        num_tokens_no_spec: NDArray[np.int32],
+        token_ids_cpu: NDArray[np.int32],
+    ) -> list[list[int]]:
+        assert self._drafts is not None
+        if not self._checked:
+            _check(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+            self._checked = True
+        found: list[list[int]] = []
+        for row, sampled in enumerate(sampled_token_ids):
+            length = int(num_tokens_no_spec[row])
+            room = self._max_tokens - length - 1
+            if sampled and room > 0:
+                found.append(self._drafts.draft(token_ids_cpu[row, :length], len(sampled))[:room])
+            else:
+                found.append([])
+        self.metrics.publish(self._drafts.counts)
+        return found
+
+
+def _check(sampled: Any, lengths: Any, tokens: Any) -> None:
+    """The interface is experimental: what vLLM passes must be what it passed when this was written.
+
+    Raises:
+        TypeError: it is not; the message shows what it is.
+    """
+    is_list = isinstance(sampled, list) and all(isinstance(row, list) for row in sampled)
+    arrays = [(array.ndim, array.dtype) for array in (lengths, tokens)]
+    if not is_list or arrays != [(1, np.int32), (2, np.int32)] or len(lengths) < len(sampled):
+        raise TypeError(f"vLLM's proposer arguments are {type(sampled)}, {arrays}")

@@ -1,0 +1,274 @@
+"""Task 2's prompt, arithmetic and check against what the product's page says."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from outlines.types import JsonSchema
+from outlines.types.dsl import to_regex
+from pydantic import ValidationError
+
+from serving.tasks.month import answer as month
+from serving.tasks.month.answer import (
+    BASIS_SHARE,
+    MAX_STEP_KG,
+    MIN_STEP_KG,
+    MonthRequest,
+    kilograms,
+)
+from serving.tasks.month.assistance import MAY_BE_EMPTY, NONE, output_for, slots_of
+from serving.tasks.month.check import RULES, check_month
+from serving.tasks.month.examples import request_of
+from serving.tasks.month.exercises import CATALOGUE, CATEGORIES, fitting
+from serving.tasks.profile import LIFTS, MAX_KG, MIN_KG, PUBLISHED
+from serving.tasks.rate import answer as rate
+from serving.tasks.registry import TASKS
+from tests.kit.oracle_month import month_faults
+
+ENGINE_MAX_TOKENS = 2048
+PROMPT = """## 질문
+-5/3/1 한 달 보조 운동
+- **운동경험**: 1
+- **운동목표**: 1
+- **주당 훈련일**: 2
+- **진행률**:
+  - 시작 강도: 55%
+  - 주간 증가: 10%
+  - 세트 증가: 5%
+  - 디로딩 강도: 50%
+
+## 답변
+"""
+TASK = TASKS["month"]
+
+
+def asked(**fields: Any) -> MonthRequest:
+    return MonthRequest.model_validate(TASKS["month"].examples[3].model_dump() | fields)
+
+
+def answered(request: MonthRequest, seed: int = 1) -> dict[str, Any]:
+    values = output_for(request.experience).sample(random.Random(seed))
+    whole: dict[str, Any] = json.loads(month.render(request, values))
+    return whole
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> MonthRequest:
+    kg = st.floats(MIN_KG, MAX_KG)
+    return MonthRequest.model_validate(
+        {
+            "experience": draw(st.integers(1, 5)),
+            "gender": "여성",
+            "purpose": draw(st.integers(1, 6)),
+            "rm_weight": {lift: draw(kg) for lift in LIFTS},
+            "days_per_week": draw(st.integers(2, 4)),
+            "rates": draw(st.sampled_from(list(rate.OUTPUT.enumerate()))),
+            "basis": draw(st.sampled_from(list(BASIS_SHARE))),
+            "plate_step": draw(st.integers(1, int(MAX_STEP_KG / MIN_STEP_KG))) * MIN_STEP_KG,
+        }
+    )
+
+
+def test_the_prompt_s_bytes() -> None:
+    assert TASKS["month"].question(TASKS["month"].examples[0]).prompt == PROMPT
+
+
+def test_the_catalogue_covers_every_lift_and_category_for_a_beginner() -> None:
+    assert len(CATALOGUE) >= 40
+    assert {e.level for e in CATALOGUE.values()} == {1, 2, 3, 4, 5}
+    for exercise in CATALOGUE.values():
+        assert exercise.muscles and set(exercise.lifts) <= set(LIFTS)
+        assert not any(n != exercise.name and n.startswith(exercise.name) for n in CATALOGUE)
+    for lift in LIFTS:
+        for category in CATEGORIES:
+            assert fitting(category, lift, 1)
+
+
+@given(request=requests(), seed=st.integers(0, 10**6))
+def test_every_month_is_right_by_oracle_and_by_check(request: MonthRequest, seed: int) -> None:
+    whole = answered(request, seed)
+    assert month_faults(request.model_dump(), whole) == []
+    assert check_month(request, whole) == []
+
+
+def test_no_text_of_the_output_can_break_a_rule() -> None:
+    for experience in range(1, 6):
+        output = output_for(experience)
+        for lift in LIFTS:
+            for category in CATEGORIES:
+                (names,) = (d for d in output.decisions if d.path == f"{lift}.{category}.0")
+                exercises = {option.text for option in names.options} - {NONE}
+                assert exercises == {e.name for e in fitting(category, lift, experience)}
+                assert (NONE in [o.value for o in names.options]) == (category in MAY_BE_EMPTY)
+        for seed in range(50):
+            values = output.sample(random.Random(seed))
+            for lift in LIFTS:
+                slots = slots_of(values, lift)
+                assert 2 <= len(slots) <= 4
+                assert len({exercise.name for exercise, _, _ in slots}) == len(slots)
+
+
+@pytest.mark.parametrize("experience", range(1, 6))
+def test_every_text_is_in_outlines_language_of_the_json_schema(experience: int) -> None:
+    """The constraint also says what the schema cannot: an empty slot has zeros."""
+    output = output_for(experience)
+    schema = json.dumps(output.model.model_json_schema(), ensure_ascii=False)
+    outlines = re.compile(to_regex(JsonSchema(schema, whitespace_pattern="")))
+    ours = re.compile(output.regex)
+    for seed in range(50):
+        text = output.text(output.sample(random.Random(seed)))
+        assert outlines.fullmatch(text) and ours.fullmatch(text)
+        wrong = text.replace("[", "[ ", 1)
+        assert not outlines.fullmatch(wrong) and not ours.fullmatch(wrong)
+
+
+def test_an_empty_slot_has_no_sets_and_a_full_one_has_some() -> None:
+    output = output_for(1)
+    values = output.sample(random.Random(2))
+    for wrong in (
+        {"squat.leg.0": NONE, "squat.leg.1": 3},
+        {"squat.core.0": "데드버그", "squat.core.1": 0},
+    ):
+        with pytest.raises(ValueError, match="not one of"):
+            output.text({**values, **wrong})
+
+
+def test_the_whole_text_fits_the_engine_at_one_token_a_byte() -> None:
+    """No byte-level tokenizer, polyglot-ko's or ours, can make more tokens of it."""
+    longest_prompt = max(
+        len(TASKS["month"].question(asked(days_per_week=4, rates=rates)).prompt.encode())
+        for rates in rate.OUTPUT.enumerate()
+    )
+    answers = []
+    for experience in range(1, 6):
+        output = output_for(experience)
+        values = output.sample(random.Random(1))
+        fixed = len(output.text(values).encode()) - len(output.decided(values).encode())
+        answers.append(fixed + output.max_new_tokens)
+    assert longest_prompt + max(answers) < 1100 < ENGINE_MAX_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("kg", "basis", "percent", "step", "expected"),
+    [
+        (100, "1rm", 65, 2.5, 65.0),
+        (100, "tm", 65, 2.5, 57.5),  # 58.5
+        (50, "1rm", 55, 5, 30.0),  # 27.5: halves up
+        (45, "1rm", 50, 5, 25.0),  # 22.5: halves up, not to even
+        (101.2, "1rm", 65, 0.5, 66.0),  # 65.78
+        (88.8, "tm", 50, 0.25, 40.0),  # 39.96
+        (62.5, "tm", 60, 2.5, 35.0),  # 33.75: halves up
+        (10, "tm", 35, 5, 5.0),  # the lightest set there is
+    ],
+)
+def test_kilograms_are_rounded_to_the_plate_step(
+    kg: float, basis: str, percent: int, step: float, expected: float
+) -> None:
+    assert kilograms(kg, basis, percent, step) == expected
+
+
+@pytest.mark.parametrize("days", [2, 3, 4])
+def test_lifts_rotate_and_upper_and_lower_body_take_turns(days: int) -> None:
+    order = [month.lift_of(week, day, days) for week in range(4) for day in range(days)]
+    assert len(order) == 4 * days
+    assert all(order.count(lift) == days for lift in LIFTS)
+    upper = [lift in ("bench_press", "over_head_press") for lift in order]
+    assert all(one != other for one, other in pairwise(upper))
+
+
+@pytest.mark.parametrize(
+    ("rates", "field"),
+    [
+        ((75, 10, 5, 35), "increase_rate_week"),
+        ((70, 10, 10, 35), "increase_rate_set"),
+        ((75, 5, 10, 35), "increase_rate_set"),
+    ],
+)
+def test_rates_over_100_percent_are_refused(rates: tuple[int, int, int, int], field: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        request_of(PUBLISHED[0], 3, rates)
+    (error,) = caught.value.errors()
+    assert error["loc"] == ("rates", field)
+    assert "100 %" in error["msg"]
+
+
+def _days(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    return [day for week in answer["weeks"] for day in week["days"]]
+
+
+def _swap_lift(answer: dict[str, Any]) -> None:
+    for day in _days(answer):
+        day["lift"] = "bench_press"
+
+
+def _set(answer: dict[str, Any], key: str, value: Any) -> None:
+    _days(answer)[0]["sets"][2][key] = value
+
+
+def _exercise(answer: dict[str, Any], key: str, value: Any, day: int = 0) -> None:
+    _days(answer)[day]["assistance"][0][key] = value
+
+
+BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "keys": lambda a: a.pop("basis"),
+    "request": lambda a: a.update(plate_step=5.0),
+    "layout": lambda a: a["weeks"].pop(),
+    "rotation": _swap_lift,
+    "percent": lambda a: _set(a, "percent", 66),
+    "over_100": lambda a: _set(a, "percent", 105),
+    "kg": lambda a: _set(a, "kg", _days(a)[0]["sets"][2]["kg"] + 2.5),
+    "repetitions": lambda a: _set(a, "amrap", False),
+    "assistance_count": lambda a: _days(a)[0]["assistance"].__delitem__(slice(1, None)),
+    "assistance_repeats": lambda a: _days(a)[0]["assistance"].append(_days(a)[0]["assistance"][0]),
+    "assistance_fits": lambda a: _exercise(a, "name", "드래건 플래그"),
+    "assistance_volume": lambda a: _exercise(a, "sets", 6),
+    "deload": lambda a: _exercise(a, "repetitions", 11, day=-1),
+}
+
+
+def test_every_rule_is_broken_by_a_test() -> None:
+    assert set(BROKEN) == set(RULES)
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_the_check_names_the_rule_that_is_broken(rule: str) -> None:
+    request = asked(days_per_week=4)
+    right = answered(request)
+    assert check_month(request, right) == []
+    wrong = copy.deepcopy(right)
+    BROKEN[rule](wrong)
+    assert rule in check_month(request, wrong)
+    if rule not in ("keys", "request", "layout"):
+        assert month_faults(request.model_dump(), wrong)
+
+
+def test_a_level_above_the_lifter_s_experience_is_caught() -> None:
+    request = asked()
+    whole = answered(asked(experience=5), 3)
+    hard = {e["name"] for day in _days(whole) for e in day["assistance"]}
+    assert any(CATALOGUE[name].level == 5 for name in hard)
+    assert check_month(request, whole) == ["assistance_fits"]
+
+
+def test_task_1_is_asked_first_only_where_rates_are_missing() -> None:
+    assert TASK.prerequisite == "rate"
+    complete = TASKS["month"].examples[0]
+    assert TASK.missing(complete) is None
+    bare = complete.model_copy(update={"rates": None})
+    assert TASK.missing(bare) == PUBLISHED[0]
+    values = complete.rates.model_dump() if complete.rates else {}
+    assert TASK.complete(bare, values) == complete
+
+
+def test_a_fingerprint_covers_every_output() -> None:
+    assert len(TASK.outputs()) == 5
+    assert {id(output) for output in TASK.outputs()} == {id(output_for(e)) for e in range(1, 6)}
