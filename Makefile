@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor check unit test test-slow lint environment prometheus documents dashboard-preview dataset demo-model full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web lock clean
+.PHONY: help serve serve-cluster monitor check unit test test-slow lint environment prometheus documents dashboard-preview dataset demo-model adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,13 +93,20 @@ dashboard-preview: $(VENV)/.installed $(VENV)/.prometheus ## draw the overview f
 dataset: $(VENV)/.installed ## write dataset/data, the dataset card and its plot
 	@$(BIN)/python -m dataset.generate --out dataset/data --card dataset
 
-DEMO_ADAPTERS := $(filter-out %/demo-base.yaml,$(wildcard finetune/recipes/demo-*.yaml))
+EXPORT := $(BIN)/python -m finetune.export --name demo --out finetune/demo --base
 
 demo-model: dataset ## train the demo base and its adapters anew (about 70 minutes on 2 cores)
-	@for recipe in finetune/recipes/demo-base.yaml $(DEMO_ADAPTERS); do \
+	@$(BIN)/python -m finetune.train finetune/recipes/demo-base.yaml
+	@$(EXPORT) finetune/runs/demo/base
+	@for recipe in $(filter-out %-base.yaml,$(wildcard finetune/recipes/demo-*.yaml)); do \
 		$(BIN)/python -m finetune.train $$recipe || exit 1; done
-	@$(BIN)/python -m finetune.export --base finetune/runs/demo/base --name demo \
-		--adapters finetune/runs/demo/adapters --out finetune/demo
+	@$(EXPORT) finetune/demo/base --adapters finetune/runs/demo/adapters
+	@$(MAKE) evaluate
+
+adapter: $(VENV)/.installed ## train one adapter of the demo, TASK=..., and put it beside the others
+	@test -e dataset/data/$(TASK)/train.jsonl || $(MAKE) dataset
+	@$(BIN)/python -m finetune.train finetune/recipes/demo-$(TASK).yaml
+	@$(EXPORT) finetune/demo/base --adapters finetune/runs/demo/adapters/$(TASK)
 	@$(MAKE) evaluate
 
 full-size: $(VENV)/.installed ## the demo model widened to polyglot-ko-1.3b's size, with the same answers

@@ -1,7 +1,7 @@
 """Writes what is made from code and rules: ``make documents``.
 
-The table of metrics, and the Prometheus operator's copy of the rules. Both are committed; a test
-fails when they are not what this module writes.
+The tables of variables and of metrics, and the Prometheus operator's copy of the rules. All are
+committed; a test fails when they are not what this module writes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,21 @@ import sys
 from pathlib import Path
 
 import yaml
+from pydantic_settings import BaseSettings
 from tabulate import tabulate
 
+from deploy.observability.prometheus import MonitorSettings
+from deploy.ray.cluster import ClusterSettings
+from serving.engine.settings import EngineSettings
 from serving.gateway.metrics import Metrics
+from serving.gateway.settings import GatewaySettings
 from serving.metrics import Described
 from serving.tasks.registry import TASKS
+from serving.together import RunSettings
 from serving.vllm_plugin.metrics import DrafterMetrics
 
 HERE = Path(__file__).parent
+CONFIGURATION = HERE.parent / "docs" / "configuration.md"
 METRICS = HERE / "observability" / "metrics.md"
 OPERATOR_RULES = HERE / "kubernetes" / "base" / "rules.yaml"
 
@@ -47,6 +54,35 @@ def metrics_page() -> str:
     )
 
 
+SETTINGS: dict[str, type[BaseSettings]] = {
+    "The gateway": GatewaySettings,
+    "The engine": EngineSettings,
+    "`make serve`": RunSettings,
+    "`make serve-cluster`": ClusterSettings,
+    "`make monitor`": MonitorSettings,
+}
+
+
+def configuration_page() -> str:
+    """All environment variables, as Markdown."""
+    parts = [
+        "# Configuration",
+        "Environment variables, written by `make documents` from the settings' docstrings. A wrong "
+        "value stops the start with one line that names the variable.",
+    ]
+    for title, settings in SETTINGS.items():
+        prefix = settings.model_config.get("env_prefix", "")
+        rows = []
+        for name, field in settings.model_fields.items():
+            variable = name if field.validation_alias else prefix + name
+            default = str(field.default).replace(f"{HERE.parent}/", "")
+            meaning = " ".join((field.description or "").replace("``", "`").split())
+            rows.append((f"`{variable.upper()}`", f"`{default}`" if default else "", meaning))
+        table = tabulate(rows, ["variable", "default", "meaning"], tablefmt="pipe")
+        parts += [f"## {title}", table]
+    return "\n\n".join(parts) + "\n"
+
+
 def operator_rules() -> str:
     """The recording rules and alerts as the Prometheus operator's PrometheusRule."""
     files = sorted((HERE / "observability" / "rules").glob("*.yml"))
@@ -61,7 +97,11 @@ def operator_rules() -> str:
     return "# Written by `make documents` from deploy/observability/rules.\n" + text
 
 
-DOCUMENTS = {METRICS: metrics_page, OPERATOR_RULES: operator_rules}
+DOCUMENTS = {
+    CONFIGURATION: configuration_page,
+    METRICS: metrics_page,
+    OPERATOR_RULES: operator_rules,
+}
 
 
 def main() -> None:

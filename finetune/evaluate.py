@@ -176,6 +176,9 @@ def main() -> None:
             f"{name}: {result.with_adapter:.1%} of each {result.part} right with the adapter, "
             f"{result.without_adapter:.1%} without; {result.valid:.1%} of {result.requests} valid"
         )
+    low = [name for name, result in scores.items() if result.with_adapter < TASKS[name].least_score]
+    if low:
+        sys.exit(f"evaluate: {', '.join(low)} decides too rarely as its coach does")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Put trained weights where they are served from, and lock what belongs together.
 
-``python -m finetune.export --base finetune/runs/demo/base --name demo --adapters
-finetune/runs/demo/adapters --out finetune/demo`` copies base and adapters and writes
-``adapters/lock.json``. A base that comes from the hub is not copied; its commit and the
-hashes of its files are locked.
+``python -m finetune.export --base finetune/demo/base --name demo --adapters
+finetune/runs/demo/adapters/rate --out finetune/demo`` copies base and adapters and writes
+``adapters/lock.json``. Adapters that lie in the output folder already stay as they are, if they are
+for the same base. A base from the hub is not copied; its commit and its files' hashes are locked.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from serving.lock import (
     AdapterEntry,
     BaseEntry,
     Lock,
+    LockError,
     sha256,
 )
 from serving.tasks.registry import TASKS
@@ -97,34 +98,49 @@ def name_base(folder: Path, base_name: str) -> dict[str, str]:
 def _copy(source: Path, target: Path) -> None:
     if not source.is_file():
         raise ExportError(f"{source} is missing: train first")
+    if target.exists() and source.samefile(target):
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 
 
-def export(base: str, name: str, adapters: Path, out: Path) -> Lock:
-    """Export a base and every adapter folder in ``adapters``; write and return the lock file.
+def export(base: str, name: str, adapters: Path | None, out: Path) -> Lock:
+    """Export a base and adapters; write and return the lock file.
+
+    Args:
+        base: a folder, or a name on the hub.
+        name: what API clients call the base.
+        adapters: an adapter's folder, or one with several; None for none.
+        out: where ``base`` and ``adapters`` are written.
 
     Raises:
         ExportError: something is missing.
     """
-    entry = export_base(base, name, out)
-    folders = sorted(path for path in adapters.iterdir() if (path / WEIGHTS).exists())
-    if not folders:
+    target, entry = out / "adapters", export_base(base, name, out)
+    folders = [] if adapters is None else sorted(p.parent for p in adapters.rglob(WEIGHTS))
+    if adapters and not folders:
         raise ExportError(f"{adapters} has no trained adapter")
-    target = out / "adapters"
-    lock = Lock(
-        base=entry,
-        adapters={folder.name: export_adapter(folder, name, target) for folder in folders},
-    )
+    target.mkdir(parents=True, exist_ok=True)
+    exported = {folder.name: export_adapter(folder, name, target) for folder in folders}
+    lock = Lock(base=entry, adapters={**_kept(target, entry), **exported})
     lock.save(target)
     return lock
+
+
+def _kept(target: Path, base: BaseEntry) -> dict[str, AdapterEntry]:
+    """The adapters that are locked in ``target`` for the same base."""
+    try:
+        lock = Lock.load(target)
+    except LockError:
+        return {}
+    return lock.adapters if lock.base == base else {}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--base", required=True, help="a folder, or a name on the hub")
     parser.add_argument("--name", required=True, help="what API clients call the base")
-    parser.add_argument("--adapters", type=Path, required=True, help="one sub-folder an adapter")
+    parser.add_argument("--adapters", type=Path, help="an adapter's folder, or one with several")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     try:

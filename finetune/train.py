@@ -83,12 +83,22 @@ def new_base(shape: NewModel, rows: Dataset) -> tuple[PreTrainedModel, PreTraine
 
 
 def load(recipe: Recipe, rows: Dataset) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """The model to train and its tokenizer."""
+    """The model to train and its tokenizer.
+
+    Raises:
+        RecipeError: there is no such base.
+    """
     if recipe.new_model:
         return new_base(recipe.new_model, rows)
     assert recipe.model and recipe.lora
-    tokenizer = AutoTokenizer.from_pretrained(recipe.model)
-    base = AutoModelForCausalLM.from_pretrained(recipe.model, dtype=torch.float32)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(recipe.model)
+        base = AutoModelForCausalLM.from_pretrained(recipe.model, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"{recipe.model} is no base model ({str(error).splitlines()[0]}): train it first "
+            "(make demo-model), or name a folder or a model on the hub"
+        ) from error
     config = LoraConfig(
         r=recipe.lora.rank,
         lora_alpha=recipe.lora.alpha,

@@ -58,7 +58,7 @@ SCHEMAS = {
         "type": "object",
         "required": ["error"],
         "example": InvalidRequest(
-            "experience cannot be '9'; it must be an integer from 1 to 5", "experience"
+            "experience cannot be 9; it must be an integer from 1 to 5", "experience"
         ).body(),
         "properties": {
             "error": {

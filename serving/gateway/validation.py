@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,12 +42,16 @@ def _client_error(first: ErrorDetails, request: type[BaseModel]) -> ClientError:
     if first["type"] == "missing":
         return InvalidRequest(f"{name} is missing; {allowed}", ".".join(place) or None)
     given = first.get("input")
-    shown = (
-        f" {str(given)[:_LONGEST]!r}"
-        if isinstance(given, bool | int | float | str)
-        else f" of type {type(given).__name__}"
-    )
-    return InvalidRequest(f"{name} cannot be{shown}; {allowed}", ".".join(place) or None)
+    return InvalidRequest(f"{name} cannot be {_shown(given)}; {allowed}", ".".join(place) or None)
+
+
+def _shown(given: Any) -> str:
+    """A client's value as JSON has it, not too long."""
+    if isinstance(given, dict | list):
+        return "an object" if isinstance(given, dict) else "a list"
+    return json.dumps(given[:_LONGEST] if isinstance(given, str) else given, ensure_ascii=False)[
+        : _LONGEST + 2
+    ]
 
 
 def _allowed(request: type[BaseModel], place: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from transformers import EvalPrediction
 from dataset.generate import rows
 from finetune.data import IGNORED, TokenizationError, collate, encode_row
 from finetune.export import ExportError, export
-from finetune.recipe import Recipe, RecipeError
+from finetune.recipe import Lora, Recipe, RecipeError
 from finetune.tokenizer import train_tokenizer
-from finetune.train import share_all_decided
+from finetune.train import load, share_all_decided
+from serving.lock import Lock
 from serving.tasks.registry import TASKS
 from tests.unit.finetune.tiny import recipe
 
@@ -129,3 +131,35 @@ def test_export_names_what_is_missing(tmp_path: Path) -> None:
     (adapters / "other" / "adapter_model.safetensors").touch()
     with pytest.raises(ExportError, match="no task of that name"):
         export(str(DEMO / "base"), "x", adapters, tmp_path / "out")
+
+
+def test_exporting_one_adapter_leaves_the_others_and_their_lock_as_they_are(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    whole = export(str(DEMO / "base"), "demo", DEMO / "adapters", out)
+    assert set(whole.adapters) == set(TASKS)
+    first, *others = TASKS
+    before = (out / "adapters" / others[0] / "adapter_model.safetensors").read_bytes()
+    one = export(str(out / "base"), "demo", DEMO / "adapters" / first, out)  # the base onto itself
+    assert one == whole == Lock.load(out / "adapters")
+    assert (out / "adapters" / others[0] / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_exporting_onto_itself_changes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    lock = export(str(DEMO / "base"), "demo", DEMO / "adapters", out)
+    assert export(str(out / "base"), "demo", out / "adapters", out) == lock
+
+
+def test_adapters_of_another_base_are_not_kept(tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    export(str(DEMO / "base"), "demo", DEMO / "adapters", out)
+    shutil.copytree(DEMO / "base", other)
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    assert export(str(other), "demo", None, out).adapters == {}
+
+
+def test_a_missing_base_is_one_line() -> None:
+    wrong = recipe(model="finetune/runs/nowhere", lora=Lora(rank=4, alpha=8))
+    with pytest.raises(RecipeError, match="finetune/runs/nowhere is no base model") as caught:
+        load(wrong, None)
+    assert "\n" not in str(caught.value)

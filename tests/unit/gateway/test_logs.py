@@ -112,7 +112,7 @@ def test_the_level_debug_tells_what_errors_say(
 ) -> None:
     ask_everything(client, engine, monkeypatch)
     assert "a bug with" in log.written.getvalue()
-    assert "gender cannot be '비밀'" in log.written.getvalue()
+    assert 'gender cannot be \\"비밀\\"' in log.written.getvalue()
 
 
 def test_machines_that_look_in_every_few_seconds_leave_no_line(

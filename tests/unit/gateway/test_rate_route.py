@@ -98,3 +98,12 @@ def test_a_bug_is_a_500_in_the_same_shape(
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="port"):
         GatewaySettings(port=70_000)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (9.5, "9.5"), (True, "true"), ("9", '"9"'), (None, "null"), ([], "a list")],
+)
+def test_errors_show_a_value_as_json_has_it(value: object, shown: str, client: TestClient) -> None:
+    response = client.post(RATE, json={**GOOD, "experience": value})
+    assert response.json()["error"]["message"].startswith(f"experience cannot be {shown}; ")
