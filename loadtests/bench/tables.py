@@ -60,7 +60,7 @@ def table(result: Mapping[str, Any]) -> str:
                 name,
                 f"{_passes(first)}, {first['tokens_per_request']:.0f}",
                 f"{correct:,} of {requests:,}",
-                f"{first['memory_gb']} GB",
+                f"{first['memory_gb']} GB" if first["memory_gb"] else "–",
                 *(_cell(by_level.get(level)) for level in levels),
             ]
         )
@@ -69,8 +69,8 @@ def table(result: Mapping[str, Any]) -> str:
     if share is not None:
         words.append(f"{share:.2f} of the engine's requests/s are left behind the gateway.")
     ours = [row for row in measured if row["peer"] == "ours"]
-    if ours and result["question"].startswith("How"):
-        spent = ours[0]["drafter_microseconds_per_pass"]
+    spent = ours[0]["drafter_microseconds_per_pass"] if ours else None
+    if spent:
         words.append(f"The drafter takes {spent:.0f} µs of each of our passes.")
     return "\n\n".join([*words, setting_line(result)])
 
