@@ -31,23 +31,23 @@ EVERYDAY_MAX_KG = 200.0
 
 def profiles(seed: int) -> Iterator[Profile]:
     """An endless stream of profiles, the same for the same seed."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     while True:
-        gender = chance.choice(GENDERS)
-        kind = chance.random()
+        gender = rng.choice(GENDERS)
+        kind = rng.random()
         if kind < SHARE_PLAUSIBLE:
-            bench = BENCH_KG[gender] * math.exp(chance.gauss(0, BENCH_SPREAD))
-            others = [bench * chance.gauss(mean, spread) for mean, spread in RATIO_TO_BENCH]
+            bench = BENCH_KG[gender] * math.exp(rng.gauss(0, BENCH_SPREAD))
+            others = [bench * rng.gauss(mean, spread) for mean, spread in RATIO_TO_BENCH]
             lifts = [bench, *others]
         elif kind < SHARE_PLAUSIBLE + SHARE_EVERYDAY:
-            lifts = [chance.uniform(MIN_KG, EVERYDAY_MAX_KG) for _ in range(4)]
+            lifts = [rng.uniform(MIN_KG, EVERYDAY_MAX_KG) for _ in range(4)]
         else:
-            lifts = [math.exp(chance.uniform(math.log(MIN_KG), math.log(MAX_KG))) for _ in range(4)]
+            lifts = [math.exp(rng.uniform(math.log(MIN_KG), math.log(MAX_KG))) for _ in range(4)]
         bench, squat, dead, press = (min(max(on_grid(kg), MIN_KG), MAX_KG) for kg in lifts)
         assert bench % STEP_KG == 0
         yield profile_of(
-            chance.choice(list(EXPERIENCE)),
+            rng.choice(list(EXPERIENCE)),
             gender,
-            chance.choice(list(PURPOSE)),
+            rng.choice(list(PURPOSE)),
             (bench, squat, dead, press),
         )

@@ -1,10 +1,9 @@
-"""Does the engine get on with its work? ``python -m serving.engine.health`` asks the one on this
-machine, and ends with 1 and a line if not: a container's health check, an orchestrator's liveness
-probe.
+"""Engine liveness check: ``python -m serving.engine.health``, for a container's health check or an
+orchestrator's liveness probe. Exits with 1 and one line if the engine on this machine hangs.
 
-vLLM's own ``/health`` says that the API server's process answers; it still does when an engine core
-hangs. Here each engine core is asked for one token, so that it has something to do, and must make a
-step. Waiting for the token would call an engine dead that is only busy.
+vLLM's own ``/health`` only says that the API server answers, which it still does when an engine
+core hangs. Here each engine core is asked for one token, so that it has work, and must make a step.
+Waiting for the token itself would call a busy engine dead.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Generator:
     async def _ask(self, task: Task[Any], request: BaseModel, headers: Mapping[str, str]) -> Answer:
         """The checked answer to a complete request."""
         question = task.question(request)
-        async with self._admission.place(task.name):
+        async with self._admission.slot(task.name):
             with self._telemetry.stage("engine", task.name):
                 completion = await self._asked(
                     task.name,
@@ -84,7 +84,7 @@ class Generator:
         """What the engine gives; or the next one, where several lie behind its address.
 
         To ask again is safe: decoding is greedy, and the client has had nothing yet. A request
-        keeps its place in the admission meanwhile, so a failing engine gets no more at once.
+        keeps its slot meanwhile, so a failing engine gets no more at once.
         """
         try:
             return await ask()

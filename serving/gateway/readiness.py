@@ -1,9 +1,9 @@
-"""Is the service fit to answer? Not "is a port open": each adapter and the constraint must show it.
+"""Readiness: not whether a port is open, but whether adapters and constraints work.
 
-- Each task's adapter must change the output of a golden prompt, or the base would be answering.
-  Asking every example makes the engine compile every constraint before the first request.
-- The constraint must bite on a hostile prompt, or nothing would keep answers in form: vLLM ignores
-  request fields it does not know without a word. One task's shows it for all.
+- Each task's adapter must change the output of its examples; otherwise the base is answering.
+  Asking every example also makes the engine compile every constraint before the first request.
+- The constraint must be enforced on a hostile prompt: vLLM silently ignores request fields it does
+  not know. One task's constraint shows it for all.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Readiness:
         self.models: frozenset[str] = frozenset()
         """Names of the base and the adapters, as the engine listed them last."""
         self._fit: set[str] = set()
-        """Adapters that answer, under constraints that bite."""
+        """Adapters that have been proven."""
 
     async def watch(self) -> None:
         """Prove the engine, then look at its health; prove it again whenever it was away."""
@@ -87,7 +87,7 @@ class Readiness:
             self._on_ready()
 
     async def _prove(self) -> None:
-        """Check that every adapter answers and that the constraint bites.
+        """Check that every adapter answers and that the constraint is enforced.
 
         Raises:
             NotProven: one does not.
@@ -145,6 +145,6 @@ async def _prove_constraint(engine: Engine, task: Task[Any], base: str) -> None:
     try:
         output.read(bound.text)
     except OutputError as error:
-        raise NotProven(f"the constraint of {task.name} does not bite: {error}") from error
+        raise NotProven(f"the constraint of {task.name} is not enforced: {error}") from error
     if free.text and bound.text.startswith(free.text):
         raise NotProven(f"{task.name}: the hostile prompt shows nothing about the constraint")

@@ -44,7 +44,7 @@ class Relay:
         model = _parsed(body).get("model")
         adapter = next((name for name in self._readiness.models if name == model), OTHER)
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._admission.place(adapter))
+            await stack.enter_async_context(self._admission.slot(adapter))
             stack.enter_context(self._telemetry.stage("engine", adapter))
             upstream = await stack.enter_async_context(
                 self._engine.completions(body, exchange.headers)

@@ -18,14 +18,14 @@ async def test_a_full_queue_refuses_the_next_request_at_once() -> None:
     release = asyncio.Event()
 
     async def hold() -> None:
-        async with admission.place("rate"):
+        async with admission.slot("rate"):
             await release.wait()
 
     first, second = asyncio.create_task(hold()), asyncio.create_task(hold())
     await asyncio.sleep(0)
     assert value(metrics, "in_flight_requests") == value(metrics, "queued_requests") == 1
     with pytest.raises(Overloaded):
-        async with admission.place("rate"):
+        async with admission.slot("rate"):
             pass
     second.cancel()
     await asyncio.sleep(0)
@@ -33,7 +33,7 @@ async def test_a_full_queue_refuses_the_next_request_at_once() -> None:
     await asyncio.sleep(0)
     release.set()
     await asyncio.gather(first, third)
-    async with admission.place("month"):
+    async with admission.slot("month"):
         pass
     assert outcomes(metrics, "rate") == {"admitted": 2, "rejected": 1, "cancelled": 1}
     assert outcomes(metrics, "month") == {"admitted": 1, "rejected": 0, "cancelled": 0}
@@ -46,7 +46,7 @@ async def test_who_leaves_the_engine_had_been_admitted() -> None:
     admission = Admission(1, 1, Telemetry(metrics, None))
 
     async def hold() -> None:
-        async with admission.place("rate"):
+        async with admission.slot("rate"):
             await asyncio.sleep(60)
 
     task = asyncio.create_task(hold())

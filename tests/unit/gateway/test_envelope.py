@@ -178,7 +178,7 @@ def test_models_are_listed_without_the_engine_s_folders(client: TestClient) -> N
         ({"served": [BASE]}, "missing: rate, month"),
         ({"served": [BASE, ADAPTERS[0]]}, "missing: month"),
         ({"served": ADAPTERS}, "missing: the base"),
-        ({"base_text": "free verse"}, "does not bite"),
+        ({"base_text": "free verse"}, "is not enforced"),
         ({"free_text": legal(rate.OUTPUT.decided_regex, BASE_SEED)}, "shows nothing"),
         ({"error": EngineUnavailable("down")}, "down"),
     ],
