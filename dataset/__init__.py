@@ -1,1 +1,1 @@
-"""The dataset: profiles, the coach policy that labels them, and the files made of them."""
+"""Training dataset: profiles, the coach policies that label them, and the files written."""

@@ -1,4 +1,4 @@
-"""The dataset card: counts and a plot, written from the rows that were just made."""
+"""Dataset card: row counts and a plot, computed from the rows just generated."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def write_card(folder: Path, files: Mapping[str, Decided]) -> None:
     """Write ``card.md`` and its plot into ``folder``.
 
     Args:
-        folder: made if missing.
-        files: by file name, the decisions of each row.
+        folder: output folder; created if missing.
+        files: decisions of each row, keyed by file name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = ["# Dataset card", "", "Written by `make dataset`; the rules are in README.md.", ""]
@@ -34,7 +34,7 @@ def write_card(folder: Path, files: Mapping[str, Decided]) -> None:
 
 
 def _plot(path: Path, counts: Mapping[str, Counter[Any]]) -> None:
-    """Rows by answer, the commonest first, a line a training file."""
+    """Plot rows per answer, most common first, with one line per training file."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,13 +1,13 @@
 """Write the dataset: ``python -m dataset.generate --out dataset/data``.
 
-Files, JSON Lines in the prompt/completion shape that Hugging Face ``datasets`` and TRL read:
+Files are JSON Lines in the prompt/completion format that Hugging Face ``datasets`` and TRL read:
 
-- ``form.jsonl``: for the base model. Legal answers of every task with decisions drawn at random, so
-  that it learns how texts look and nothing about which answer fits a profile.
+- ``form.jsonl``: for the base model. Legal answers for every task with random decisions, so the
+  model learns the text format but not which answer fits a profile.
 - ``<task>/train.jsonl``, ``validation.jsonl`` and ``test.jsonl``: labelled by the task's coach.
 
-A request belongs to one split by a hash of its prompt, so no test prompt is seen in training, not
-in ``form.jsonl`` either.
+A hash of the prompt assigns each request to one split, so no test prompt appears in training,
+including in ``form.jsonl``.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 
 SPLITS = {"train": 80, "validation": 10, "test": 10}
-"""Share of all prompts that may serve a split, in percent."""
+"""Percentage of all prompts assigned to each split."""
 SEED = 531
 MOST_REPEATS = 100_000
-"""Requests in a row without a new prompt, after which there are taken to be no more."""
+"""Consecutive requests without a new prompt after which the source counts as exhausted."""
 
 Row = dict[str, Any]
 
 
 def split_of(prompt: str) -> str:
-    """The one split whose rows may hold this prompt."""
+    """Return the only split whose rows may contain this prompt."""
     place = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4]) % 100
     for split, share in SPLITS.items():
         if place < share:
@@ -50,11 +50,10 @@ def split_of(prompt: str) -> str:
 
 
 def rows(task: Task[Any], split: str, count: int, seed: int, form: bool = False) -> Iterator[Row]:
-    """``count`` rows of ``split`` with distinct prompts; with ``form``, decisions are random
-    instead of coached.
+    """Yield ``count`` rows of ``split`` with distinct prompts; ``form`` makes decisions random.
 
     Raises:
-        RowError: the coach's requests have no more distinct prompts for ``split``.
+        RowError: the coach's requests have too few distinct prompts for ``split``.
     """
     source, rng, seen, since = SOURCES[task.name], random.Random(seed), set[str](), 0
     for request in source.requests(seed):
@@ -82,7 +81,7 @@ def rows(task: Task[Any], split: str, count: int, seed: int, form: bool = False)
 
 
 def write(path: Path, stream: Iterator[Row], count: int, coached: bool) -> list[dict[str, Any]]:
-    """Validate and write ``stream``; return the decisions in each row."""
+    """Validate ``stream`` and write it to ``path``; return the decisions in each row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     decided = []
     with path.open("w", encoding="utf-8") as file:
@@ -113,10 +112,10 @@ def main() -> None:
 
 
 def generate(out: Path, scaled: Callable[[int], int]) -> dict[str, list[dict[str, Any]]]:
-    """Write all files into ``out``; the decisions in each row, by file.
+    """Write all files into ``out``; return the decisions in each row, by file.
 
     Raises:
-        RowError: a row is wrong, or a coach has too few distinct requests.
+        RowError: a row is invalid, or a coach has too few distinct requests.
     """
     counts = {name: scaled(source.form_rows) for name, source in SOURCES.items()}
     streams = [rows(TASKS[name], "train", counts[name], SEED, form=True) for name in counts]

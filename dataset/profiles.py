@@ -1,4 +1,4 @@
-"""Seeded profiles over the whole input space: plausible bodies, odd ones, and the extremes."""
+"""Seeded profiles over the whole input space: plausible, unusual and extreme lifters."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ BENCH_KG = {"남성": 80.0, "여성": 40.0}
 BENCH_SPREAD = 0.4
 """Standard deviation of the logarithm of a plausible bench press."""
 RATIO_TO_BENCH = ((1.35, 0.18), (1.6, 0.22), (0.62, 0.09))
-"""Squat, deadlift and overhead press over bench press: mean and standard deviation."""
+"""Ratios of squat, deadlift and overhead press to bench press: mean and standard deviation."""
 SHARE_PLAUSIBLE, SHARE_EVERYDAY = 0.7, 0.15
-"""Shares of plausible lifters and of unrelated everyday weights; the rest is anything allowed."""
+"""Shares of plausible lifters and of unrelated everyday weights; the rest is any legal weight."""
 EVERYDAY_MAX_KG = 200.0
 
 
 def profiles(seed: int) -> Iterator[Profile]:
-    """An endless stream of profiles, the same for the same seed."""
+    """Yield an endless stream of profiles, deterministic for a given seed."""
     rng = random.Random(seed)
     while True:
         gender = rng.choice(GENDERS)

@@ -1,5 +1,4 @@
-"""What the dataset is made of: for each task of the registry, ``SOURCE`` of
-``dataset/coaches/<task>.py``."""
+"""Dataset sources: ``SOURCE`` of ``dataset/coaches/<task>.py`` for each registered task."""
 
 from __future__ import annotations
 
@@ -10,10 +9,10 @@ from serving.tasks.registry import TASKS
 
 
 def source_of(task: str) -> Source:
-    """Where a task's rows come from.
+    """Return the source of a task's rows.
 
     Raises:
-        ModuleNotFoundError: it has no coach.
+        ModuleNotFoundError: the task has no coach.
     """
     found = import_module(f"dataset.coaches.{task}").SOURCE
     assert isinstance(found, Source)

@@ -1,4 +1,4 @@
-"""A row is written only if it says what the contract and the coach say."""
+"""Validation of dataset rows against the contract and the coach before they are written."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from serving.tasks.registry import TASKS
 
 
 class RowError(ValueError):
-    """A dataset row is wrong or cannot be made: the message says which."""
+    """A dataset row is invalid or cannot be generated; the message says which."""
 
 
 def validate_row(row: Mapping[str, Any], is_coached: bool) -> dict[str, Any]:
-    """Check one row, as written, against the contract and, where it is labelled, the coach.
+    """Check one row, as written, against the contract and, if labelled, against the coach.
 
     Returns:
         The decided values in the row's completion.
 
     Raises:
-        RowError: prompt, completion or label is not what it must be.
+        RowError: the prompt, completion or label is wrong.
     """
     task = TASKS[row["task"]]
     request = task.request.model_validate_json(row["request"])

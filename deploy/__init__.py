@@ -1,1 +1,1 @@
-"""How the service is run: what watches it."""
+"""Deployment and monitoring of the service."""

@@ -1,7 +1,7 @@
-"""Writes what is made from code and rules: ``make documents``.
+"""Generate the files derived from code and rules: ``make documents``.
 
-The tables of variables and of metrics, and the Prometheus operator's copy of the rules. All are
-committed; a test fails when they are not what this module writes.
+These are the tables of variables and metrics, and the Prometheus operator's copy of the rules. All
+are committed; a test fails if they differ from this module's output.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OPERATOR_RULES = HERE / "kubernetes" / "base" / "rules.yaml"
 
 
 def metrics_page() -> str:
-    """All metrics of our own, as Markdown."""
+    """Return the Markdown page of this project's metrics."""
 
     def table(described: list[Described]) -> str:
         rows = [
@@ -64,7 +64,7 @@ SETTINGS: dict[str, type[BaseSettings]] = {
 
 
 def configuration_page() -> str:
-    """All environment variables, as Markdown."""
+    """Return the Markdown page of all environment variables."""
     parts = [
         "# Configuration",
         "Environment variables, written by `make documents` from the settings' docstrings. A wrong "
@@ -84,7 +84,7 @@ def configuration_page() -> str:
 
 
 def operator_rules() -> str:
-    """The recording rules and alerts as the Prometheus operator's PrometheusRule."""
+    """Return the recording rules and alerts as a Prometheus operator PrometheusRule."""
     files = sorted((HERE / "observability" / "rules").glob("*.yml"))
     groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
     resource = {

@@ -1,1 +1,1 @@
-"""Training: recipes, the base and adapter training loop, evaluation, export and the lock file."""
+"""Training: recipes, training loop for base and adapters, evaluation, export and lock file."""

@@ -1,7 +1,7 @@
-"""From dataset rows to token ids, labels and loss weights.
+"""Convert dataset rows to token ids, labels and loss weights.
 
-A row's text is tokenized in one piece, exactly as the engine tokenizes it, and weights follow from
-character positions: the contract says which characters of a completion are decisions.
+A row's text is tokenized in one piece, exactly as the engine tokenizes it. Loss weights are derived
+from character positions: the contract defines which characters of a completion are decisions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ IGNORED = -100
 
 
 class TokenizationError(ValueError):
-    """Prompt and completion do not split where the tokenizer splits: serving would differ."""
+    """A token crosses a prompt, head or decision boundary; serving would tokenize differently."""
 
 
 def encode_row(
@@ -29,16 +29,16 @@ def encode_row(
     tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
 ) -> dict[str, Any]:
-    """One training example; ``index`` decides whether it keeps its tail (``recipe.tail_share``).
+    """Encode one training example; ``index`` decides if it keeps its tail (``recipe.tail_share``).
 
     Returns:
         ``input_ids`` (int), ``weights`` (float, the loss weight of predicting that token) and
         ``decided`` (0 or 1), lists of equal length. The last token is end-of-text, or the last
-        decided token where the tail is left off: ``has_tail`` (0 or 1) says which.
+        decided token if the tail is dropped; ``has_tail`` (0 or 1) says which.
 
     Raises:
-        TokenizationError: a token spans the end of the prompt and its forced head, or the edge of
-            a decision, so that serving the prompt alone would give other tokens.
+        TokenizationError: a token crosses the end of the prompt or of its forced head, or the
+            boundary of a decision, so serving the prompt alone would produce different tokens.
     """
     task = TASKS[row["task"]]
     output = task.question(task.request.model_validate_json(row["request"])).output
@@ -76,11 +76,11 @@ def encode_row(
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Tensor]:
-    """Pad rows on the right to one length.
+    """Right-pad rows to the length of the longest.
 
     Returns:
-        ``input_ids``, ``attention_mask``, ``labels`` (``IGNORED`` where the weight is 0) and
-        ``decided`` int64, ``weights`` float32; all of shape (rows, longest).
+        int64 ``input_ids``, ``attention_mask``, ``labels`` (``IGNORED`` where the weight is 0) and
+        ``decided``, and float32 ``weights``; all of shape (rows, longest).
     """
     longest = max(len(row["input_ids"]) for row in rows)
 
@@ -100,6 +100,6 @@ def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Tensor]:
 
 
 def texts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The rows' whole texts, for training a tokenizer."""
+    """Yield each row's full text, for training a tokenizer."""
     for row in rows:
         yield row["prompt"] + row["completion"]

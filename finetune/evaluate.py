@@ -1,8 +1,8 @@
 """Score adapters through vLLM: ``python -m finetune.evaluate --adapters finetune/demo/adapters``.
 
-Starts the engine as serving does (``python -m serving.engine``), asks it for every held-out request
-under the task's constraint, with and without the adapter, checks each answer and compares its
-decisions with the coach's. The scores go into the lock file, or where ``--scores`` says.
+Starts the engine as serving does (``python -m serving.engine``) and sends it every held-out request
+under the task's constraint, with and without the adapter. Checks each answer and compares its
+decisions with the coach's. Writes the scores to the lock file, or to the ``--scores`` file.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class EvaluationError(RuntimeError):
 
 @contextmanager
 def engine(environment: dict[str, str]) -> Iterator[str]:
-    """A running engine's address; stopped on leaving.
+    """Start an engine and yield its URL; stop it on exit.
 
     Raises:
-        EvaluationError: it ended or took too long before it was healthy.
+        EvaluationError: the engine exited or timed out before it became healthy.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -74,12 +74,12 @@ def engine(environment: dict[str, str]) -> Iterator[str]:
 
 
 async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> tuple[float, float]:
-    """Shares of valid answers, and of their parts that ``model`` decides as the rows do.
+    """Return the share of valid answers, and of answer parts that match the rows' labels.
 
     Args:
-        client: the engine's.
-        model: the adapter, or the base.
-        rows: of one task, labelled by its coach.
+        client: a client for the engine.
+        model: name of the adapter or base model.
+        rows: rows of one task, labelled by its coach.
     """
     gate = asyncio.Semaphore(CONCURRENCY)
 
@@ -110,13 +110,13 @@ async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> 
 
 
 async def evaluate(url: str, lock: Lock, test_sets: Path, requests: int) -> dict[str, Scores]:
-    """Scores by adapter.
+    """Return the scores of each adapter.
 
     Args:
-        url: a running engine's.
-        lock: names base and adapters.
+        url: URL of a running engine.
+        lock: lock file that names the base and adapters.
         test_sets: folder with ``<task>/test.jsonl``.
-        requests: how many of each file's rows are asked.
+        requests: number of rows to use from each file.
 
     Raises:
         EvaluationError: a test set is missing or too short.

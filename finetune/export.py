@@ -1,9 +1,9 @@
-"""Put trained weights where they are served from, and lock what belongs together.
+"""Export trained weights to the folder they are served from, and write the lock file.
 
 ``python -m finetune.export --base finetune/demo/base --name demo --adapters
-finetune/runs/demo/adapters/rate --out finetune/demo`` copies base and adapters and writes
-``adapters/lock.json``. Adapters that lie in the output folder already stay as they are, if they are
-for the same base. A base from the hub is not copied; its commit and its files' hashes are locked.
+finetune/runs/demo/adapters/rate --out finetune/demo`` copies the base and adapters and writes
+``adapters/lock.json``. Adapters already in the output folder are kept if they are for the same
+base. A base from the hub is not copied; its commit and file hashes are locked.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from serving.tasks.registry import TASKS
 
 SHOWN = "loss.png"
 COPIED = ("generation_config.json", "tokenizer_config.json", SHOWN)
-"""A base's other files, copied where it has them."""
+"""Other base files, copied if present."""
 
 
 class ExportError(ValueError):
-    """Something to export is missing: the message names it."""
+    """Something to export is missing; the message names it."""
 
 
 def export_base(base: str, served_name: str, out: Path) -> BaseEntry:
-    """Copy a base folder into ``out/base``, or find the hub's commit; return the lock's entry.
+    """Copy a base folder to ``out/base``, or find the hub's commit; return the lock entry.
 
     Raises:
-        ExportError: neither a folder nor cached, or no model in it.
+        ExportError: ``base`` is neither a folder nor cached, or contains no model.
     """
     source, revision = Path(base), None
     if not source.is_dir():
@@ -63,10 +63,10 @@ def export_base(base: str, served_name: str, out: Path) -> BaseEntry:
 
 
 def export_adapter(folder: Path, base_name: str, out: Path) -> AdapterEntry:
-    """Copy one adapter into ``out``; return the lock's entry.
+    """Copy one adapter into ``out``; return the lock entry.
 
     Raises:
-        ExportError: the folder's name is no task, or a file is missing.
+        ExportError: the folder is not named after a task, or a file is missing.
     """
     if folder.name not in TASKS:
         raise ExportError(f"{folder}: no task of that name; the registry has {list(TASKS)}")
@@ -81,13 +81,13 @@ def export_adapter(folder: Path, base_name: str, out: Path) -> AdapterEntry:
 
 
 def base_files(folder: Path) -> dict[str, str]:
-    """SHA-256 by name of a base's files that the lock names."""
+    """Return the SHA-256 of each base file that the lock file covers, by name."""
     names = sorted({path.name for pattern in BASE_FILES for path in folder.glob(pattern)})
     return {name: sha256(folder / name) for name in names}
 
 
 def name_base(folder: Path, base_name: str) -> dict[str, str]:
-    """Write a base's name into an adapter's configuration; return SHA-256 by name of its files."""
+    """Write the base's name to an adapter's configuration; return its files' SHA-256 by name."""
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base_name
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
@@ -109,9 +109,9 @@ def export(base: str, name: str, adapters: Path | None, out: Path) -> Lock:
 
     Args:
         base: a folder, or a name on the hub.
-        name: what API clients call the base.
-        adapters: an adapter's folder, or one with several; None for none.
-        out: where ``base`` and ``adapters`` are written.
+        name: model name of the base in the API.
+        adapters: an adapter's folder, or a folder of several; None for no adapters.
+        out: folder to write ``base`` and ``adapters`` to.
 
     Raises:
         ExportError: something is missing.
@@ -128,7 +128,7 @@ def export(base: str, name: str, adapters: Path | None, out: Path) -> Lock:
 
 
 def _kept(target: Path, base: BaseEntry) -> dict[str, AdapterEntry]:
-    """The adapters that are locked in ``target`` for the same base."""
+    """Return the adapters already locked in ``target`` for the same base."""
     try:
         lock = Lock.load(target)
     except LockError:

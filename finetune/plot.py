@@ -1,4 +1,4 @@
-"""The loss curve of a training run, as a PNG."""
+"""Loss curve of a training run, as a PNG."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def plot_loss(path: Path, history: list[dict[str, Any]], title: str) -> None:
-    """Draw training loss and, where it was measured, the share of rows decided right.
+    """Plot the training loss and, if measured, the share of rows with every decision correct.
 
     Args:
-        path: the PNG to write.
-        history: the trainer's log: entries with ``step`` and ``loss`` or ``eval_*``.
-        title: shown above.
+        path: PNG file to write.
+        history: trainer log entries with ``step`` and either ``loss`` or ``eval_*``.
+        title: plot title.
     """
     import matplotlib
 

@@ -1,4 +1,4 @@
-"""What a training run needs, read from a YAML file in ``finetune/recipes``."""
+"""Training configuration, read from a YAML file in ``finetune/recipes``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class RecipeError(ValueError):
-    """A recipe file is missing or wrong: the message names the file and the field."""
+    """A recipe file is missing or invalid; the message names the file and the field."""
 
 
 class _Section(BaseModel):
@@ -18,59 +18,59 @@ class _Section(BaseModel):
 
 
 class NewModel(_Section):
-    """The shape of a base model that is trained from nothing (GPT-NeoX)."""
+    """Architecture of a base model trained from scratch (GPT-NeoX)."""
 
     vocabulary: int
-    """Tokens of its own byte-level BPE."""
+    """Vocabulary size of its own byte-level BPE tokenizer."""
     hidden: int
     layers: int
     heads: int
     context: int = 2048
-    """Longest sequence in tokens."""
+    """Maximum sequence length in tokens."""
 
 
 class Lora(_Section):
-    """A LoRA adapter's shape."""
+    """LoRA adapter configuration."""
 
     rank: int
     alpha: int
     dropout: float = 0.0
     target_modules: list[str] = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
-    """Every linear layer of GPT-NeoX, by default."""
+    """Defaults to every linear layer of GPT-NeoX."""
 
 
 class Recipe(_Section):
-    """One training run. Exactly one of ``new_model`` and ``lora`` is given."""
+    """One training run. Exactly one of ``new_model`` and ``lora`` must be set."""
 
     train: list[Path]
     """JSON Lines files with ``task``, ``prompt``, ``completion`` and ``request`` (JSON text)."""
     validation: Path | None = None
     model: str | None = None
-    """Base of an adapter: a folder, or a name on the Hugging Face hub."""
+    """Base model of an adapter: a folder, or a name on the Hugging Face hub."""
     new_model: NewModel | None = None
     lora: Lora | None = None
     out: Path
     """Folder for the trained weights."""
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
-    """Rows a step on one device."""
+    """Rows per step on one device."""
     learning_rate: float = Field(gt=0)
     warmup_steps: int = 50
     weight_decay: float = 0.0
     prompt_weight: float = 0.0
-    """Loss weight of prompt tokens: 0 trains on the completion alone."""
+    """Loss weight of prompt tokens; 0 trains only on the completion."""
     decision_weight: float = 1.0
-    """Loss weight of decided tokens; the completion's other tokens weigh 1."""
+    """Loss weight of decided tokens; other completion tokens have weight 1."""
     tail_share: float = Field(default=1.0, ge=0, le=1)
-    """Share of training rows that keep the text after the last decision; the others end there.
-    Serving derives that text, so an adapter need not spend most of its training on it."""
+    """Share of training rows that keep the text after the last decision; the rest are cut there.
+    Serving derives that text, so most of an adapter's training need not be spent on it."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Arithmetic of the forward and backward pass; weights and optimizer stay fp32."""
+    """Precision of the forward and backward passes; weights and optimizer state stay fp32."""
     seed: int = 531
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
-        """Read ``path``.
+        """Read a recipe from ``path``.
 
         Raises:
             RecipeError: no such file, not YAML, or a field is missing, unknown or out of range.

@@ -1,4 +1,4 @@
-"""The demo model's own tokenizer: a byte-level BPE of the kind polyglot-ko uses, only smaller."""
+"""The demo model's tokenizer: a byte-level BPE like polyglot-ko's, but smaller."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ END = "<|endoftext|>"
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Learn ``vocabulary`` tokens from ``texts``; token 0 is end-of-text and padding."""
+    """Train a tokenizer of ``vocabulary`` tokens; token 0 is both end-of-text and padding."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

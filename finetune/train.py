@@ -1,7 +1,7 @@
-"""Train what a recipe says: ``python -m finetune.train finetune/recipes/demo-rate.yaml``.
+"""Train a model from a recipe: ``python -m finetune.train finetune/recipes/demo-rate.yaml``.
 
-The same code trains the demo base, its adapters, and adapters of polyglot-ko-1.3b. Leaves weights,
-``loss.png`` and ``log.json`` in the recipe's ``out``.
+The same code trains the demo base, its adapters, and adapters of polyglot-ko-1.3b. Writes weights,
+``loss.png`` and ``log.json`` to the recipe's ``out`` folder.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from finetune.tokenizer import train_tokenizer
 
 
 class WeightedTrainer(Trainer):
-    """The Hugging Face trainer with a loss weight for each token."""
+    """Hugging Face trainer with per-token loss weights."""
 
     def compute_loss(
         self,
@@ -47,7 +47,7 @@ class WeightedTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Weighted mean cross-entropy; ``inputs`` as ``finetune.data.collate`` gives them."""
+        """Compute the weighted mean cross-entropy of a batch from ``finetune.data.collate``."""
         outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         logits, labels = outputs.logits[:, :-1], inputs["labels"][:, 1:]
         weights = inputs["weights"][:, 1:]
@@ -58,7 +58,7 @@ class WeightedTrainer(Trainer):
 
 
 def new_base(shape: NewModel, rows: Dataset) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """An untrained GPT-NeoX of ``shape``, laid out like polyglot-ko, and its tokenizer."""
+    """Create an untrained GPT-NeoX with polyglot-ko's architecture, and its tokenizer."""
     tokenizer = train_tokenizer(texts(rows), shape.vocabulary)
     config = GPTNeoXConfig(
         vocab_size=shape.vocabulary,
@@ -83,10 +83,10 @@ def new_base(shape: NewModel, rows: Dataset) -> tuple[PreTrainedModel, PreTraine
 
 
 def load(recipe: Recipe, rows: Dataset) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """The model to train and its tokenizer.
+    """Load or create the model to train, and its tokenizer.
 
     Raises:
-        RecipeError: there is no such base.
+        RecipeError: the base model does not exist.
     """
     if recipe.new_model:
         return new_base(recipe.new_model, rows)
@@ -110,10 +110,10 @@ def load(recipe: Recipe, rows: Dataset) -> tuple[nn.Module, PreTrainedTokenizerB
 
 
 def share_all_decided(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of rows whose every decided token is the model's first choice.
+    """Compute the share of rows whose decided tokens are all the model's first choice.
 
-    Decisions are predicted with the right ones before them, so greedy decoding under the output's
-    constraint writes every such row (and may write some more, where the first choice is illegal).
+    Each decision is predicted given the correct earlier ones, so greedy decoding under the output's
+    constraint gets every such row right, and possibly more, where the first choice is illegal.
     """
     chosen, label_ids = np.asarray(prediction.predictions), prediction.label_ids
     labels, decided = (np.asarray(ids) for ids in label_ids)
@@ -126,7 +126,7 @@ def first_choice(logits: Tensor, labels: Any) -> Tensor:
 
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:
-    """The trainer's settings for ``recipe``."""
+    """Return the trainer's arguments for ``recipe``."""
     return TrainingArguments(
         output_dir=str(recipe.out),
         max_steps=recipe.steps,
@@ -144,7 +144,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         save_strategy="no",
         report_to="none",
         remove_unused_columns=False,
-        train_sampling_strategy="group_by_length",  # batches all with or all without tails
+        train_sampling_strategy="group_by_length",  # do not mix rows with and without tails
         length_column_name="has_tail",
         label_names=["labels", "decided"],
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -153,7 +153,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
 
 
 def run(recipe: Recipe) -> dict[str, Any]:
-    """Train, write weights, loss curve and log into ``recipe.out``; return the log."""
+    """Train; write weights, loss curve and log to ``recipe.out``; return the log."""
     set_seed(recipe.seed)
     files = {"train": [str(path) for path in recipe.train]}
     if recipe.validation:
@@ -193,7 +193,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
 
 
 def _save(out: Path, model: Any, tokenizer: PreTrainedTokenizerBase, log: dict[str, Any]) -> None:
-    """Weights as bf16 safetensors, with what is needed to load them and to see how it went."""
+    """Save the weights as bf16 safetensors, with the tokenizer, training log and loss curve."""
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)

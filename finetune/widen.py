@@ -1,13 +1,13 @@
 """Widen the demo model and its adapters to polyglot-ko-1.3b's size, with the same answers.
 
 ``python -m finetune.widen --source finetune/demo --out finetune/runs/full-size``. Speed and memory
-need the real size, and the real weights need a download; this needs neither.
+must be measured at the real size; this avoids downloading the real weights.
 
-Each hidden unit is repeated ``times`` over, and every matrix is divided by ``times``, since it sums
-over so many copies of its input. LayerNorm of a repeated vector is the repeated LayerNorm, and
-attention heads are repeated whole. Layers beyond the demo's add nothing: their output projections
-are zero. Rows beyond the demo's vocabulary repeat its last token, which no text has, so that no
-new token is ever the likeliest. In exact arithmetic the logits are the demo's.
+Each hidden unit is repeated ``times`` times. Every matrix is divided by ``times``, because it sums
+over that many copies of its input. LayerNorm of a repeated vector equals the repeated LayerNorm.
+Attention heads are repeated whole. Layers beyond the demo's add nothing: their output projections
+are zero. Rows beyond the demo's vocabulary repeat its last token, which occurs in no text, so a new
+token is never the most likely. In exact arithmetic the logits equal the demo's.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from finetune.export import base_files, name_base
 from serving.lock import CONFIG, WEIGHTS, Lock, LockError
 
 OUTPUT_PROJECTIONS = ("attention.dense", "mlp.dense_4h_to_h")
-"""Through these alone a layer adds to the residual stream."""
+"""The only modules through which a layer adds to the residual stream."""
 COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
 
 class Size(NamedTuple):
-    """What to widen to."""
+    """Target size."""
 
     times: int = 8
-    """Hidden size, heads and feed-forward size are multiplied by this."""
+    """Multiplier for hidden size, heads and feed-forward size."""
     layers: int = 24
     vocabulary: int = 30_080
-    """Rows of the embeddings."""
+    """Number of embedding rows."""
 
 
 def widen(tensors: dict[str, Tensor], layers: int, size: Size) -> dict[str, Tensor]:
-    """A GPT-NeoX's tensors, or those of a LoRA adapter for it, widened.
+    """Widen the tensors of a GPT-NeoX, or of a LoRA adapter for one.
 
     Args:
-        tensors: by name, as in the safetensors file.
-        layers: how many of them the model has.
-        size: what to widen to.
+        tensors: tensors by name, as in the safetensors file.
+        layers: the model's number of layers.
+        size: target size.
     """
     found = {}
     for name, tensor in tensors.items():
@@ -67,8 +67,8 @@ def widen(tensors: dict[str, Tensor], layers: int, size: Size) -> dict[str, Tens
 
 
 def _repeat(name: str, tensor: Tensor, times: int) -> Tensor:
-    """One tensor, repeated along its output, its input, or both."""
-    if tensor.ndim == 1:  # a bias, or LayerNorm's weight
+    """Repeat one tensor along its output dimension, its input dimension, or both."""
+    if tensor.ndim == 1:  # a bias or a LayerNorm weight
         return tensor.repeat(times)
     if ".lora_B." in name:
         return tensor.repeat(times, 1)
@@ -86,12 +86,12 @@ def _rows(tensor: Tensor, name: str, vocabulary: int) -> Tensor:
 
 
 def widen_export(source: Path, out: Path, size: Size) -> Lock:
-    """Widen what ``finetune.export`` wrote into ``source``; write ``out`` in the same form.
+    """Widen an export of ``finetune.export`` in ``source``; write ``out`` in the same layout.
 
     Args:
         source: folder with ``base`` and ``adapters``.
-        out: folder to write; its name becomes the base's.
-        size: what to widen to.
+        out: folder to write; its name becomes the base's name.
+        size: target size.
 
     Raises:
         LockError: ``source`` has no lock file.

@@ -1,1 +1,1 @@
-"""Measurements of the running service, and how it is started for them."""
+"""Performance measurements of the running service, and helpers to start it."""

@@ -1,5 +1,5 @@
-"""Programs that are not Python's: the machine's own, or of the Debian packages that the Makefile
-unpacks into the virtual environment."""
+"""Lookup of non-Python programs: installed on the machine, or from the Debian packages that the
+Makefile unpacks into the virtual environment."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 UNPACKED = Path(sys.prefix) / "debian" / "usr"
 LIBRARIES = os.pathsep.join(str(folder) for folder in UNPACKED.glob("lib/*-linux-gnu"))
-"""For LD_LIBRARY_PATH: the libraries that came with them."""
+"""Value for LD_LIBRARY_PATH: the libraries in those packages."""
 
 
 def program(name: str) -> Path | None:
-    """Where ``name`` is, if it is anywhere."""
+    """Return the path of program ``name``, or None if it is not found."""
     path = os.environ.get("PATH", os.defpath)
     found = shutil.which(name, path=os.pathsep.join((path, str(UNPACKED / "bin"))))
     return Path(found) if found else None

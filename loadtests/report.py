@@ -1,4 +1,4 @@
-"""What a measurement says beside its figures (machine, versions, model), and where it is shown."""
+"""Context of measurements (machine, versions, model), and where results are saved and shown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 def machine(*packages: str) -> dict[str, str]:
-    """The date, the machine, and the versions of Python and of ``packages``."""
+    """Return the date, the machine, and the versions of Python and ``packages``."""
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line for line in info if line.startswith("model name")), "model name: unknown")
     found = f"{len(os.sched_getaffinity(0))} cores of {model.partition(':')[2].strip()}"
@@ -45,18 +45,18 @@ def machine(*packages: str) -> dict[str, str]:
 
 
 def _interpreter() -> str:
-    """Python's version, and whose build it is: distributions compile it with profiles and link-time
-    optimization, and other builds are often without, and slower."""
+    """Return Python's version and whether it is the distribution's build. Distributions compile it
+    with PGO and LTO; other builds often do not, and are slower."""
     distribution = " (the distribution's)" if sys.base_prefix == "/usr" else ""
     return platform.python_version() + distribution
 
 
 def setting(name: str, base: Path) -> dict[str, str]:
-    """The machine, the versions that matter, and the model.
+    """Return the machine, the relevant versions, and the model.
 
     Args:
-        name: what the model is called.
-        base: its folder.
+        name: the model's display name.
+        base: the model's folder.
     """
     return {
         **machine("torch"),
@@ -66,7 +66,7 @@ def setting(name: str, base: Path) -> dict[str, str]:
 
 
 def setting_line(figures: Mapping[str, Any]) -> str:
-    """``setting`` as a sentence."""
+    """Format the result of ``setting`` as a sentence."""
     return (
         f"{figures['model']}; {figures['machine']}; vLLM {figures['vllm']}, torch "
         f"{figures['torch']}, Python {figures['python']}; {figures['date']}."
@@ -74,12 +74,12 @@ def setting_line(figures: Mapping[str, Any]) -> str:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """The value that so many percent of ``values`` lie below."""
+    """Return the value below which ``percent`` percent of ``values`` lie."""
     return sorted(values)[len(values) * percent // 100]
 
 
 def _version(*names: str) -> str:
-    """The version of the first of ``names`` that is installed."""
+    """Return the version of the first of ``names`` that is installed."""
     for name in names:
         with suppress(PackageNotFoundError):
             return version(name)
@@ -87,14 +87,14 @@ def _version(*names: str) -> str:
 
 
 def _parameters(base: Path) -> int:
-    from safetensors import safe_open  # the load test's image is without
+    from safetensors import safe_open  # not in the load test's image
 
     with safe_open(base / "model.safetensors", framework="numpy") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def markdown(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     return tabulate(cells, head, tablefmt="pipe", disable_numparse=True)
 
 
@@ -106,7 +106,7 @@ def save(name: str, figures: dict[str, Any]) -> None:
 
 
 def show(section: str, text: str, page: Path = PAGE) -> None:
-    """Put ``text`` into ``page`` between the section's markers, and print it.
+    """Write ``text`` between the section's markers in ``page``, and print it.
 
     Raises:
         ValueError: the page has no such section.

@@ -1,4 +1,4 @@
-"""Starts servers to measure, and waits until they answer."""
+"""Helpers to start servers and wait until they respond."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def free_port() -> int:
 
 
 def wait_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> float:
-    """Seconds until ``url`` answers 200.
+    """Wait until ``url`` returns 200; return the seconds waited.
 
     Raises:
-        RuntimeError: ``process`` ended, or took too long; the message has the end of ``log``.
+        RuntimeError: ``process`` exited or timed out; the message contains the end of ``log``.
     """
     start = time.monotonic()
     while True:
@@ -52,14 +52,14 @@ def served(
     environment: Mapping[str, str] | None = None,
     folder: Path = ROOT,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server that has begun to answer, until the block ends; then its group ends too.
+    """Start a server, yield it once it is ready, and stop its process group on exit.
 
     Args:
-        command: what starts it.
-        ready: an address that answers 200 once it is.
+        command: command line of the server.
+        ready: URL that returns 200 once the server is ready.
         log: file for its output.
-        environment: all of it; None for this process's own.
-        folder: where it starts.
+        environment: complete environment; None inherits this process's.
+        folder: working directory.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -74,7 +74,7 @@ def served(
         wait_answer(ready, process, log)
         yield process
     finally:
-        for number in (signal.SIGTERM, signal.SIGCONT):  # it may be stopped
+        for number in (signal.SIGTERM, signal.SIGCONT):  # it may be suspended
             _signal(process, number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=STOP_SECONDS)
@@ -83,19 +83,19 @@ def served(
 
 
 def _signal(leader: subprocess.Popen[bytes], number: int) -> None:
-    """To all of its group, if any is left."""
+    """Signal the process group, if any of it is left."""
     with suppress(ProcessLookupError):
         os.killpg(leader.pid, number)
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process and its children."""
+    """Return a process and all its descendants."""
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)]
 
 
 def memory(pid: int) -> int:
-    """Bytes that a process and its children take; what several share counts once."""
+    """Return the memory of a process and its descendants in bytes, counting shared pages once."""
     found = 0
     for process in family(pid):
         with suppress(psutil.NoSuchProcess):

@@ -1,9 +1,9 @@
 """Install locked lists into an environment: ``python3 -m requirements.install .venv LIST ...``
 
-The lists are complete and installed without resolution: left to themselves, installers add CUDA
-builds of torchvision, torchaudio and torchcodec to a CPU machine, and they break
-``import transformers``. uv does it, in a quarter of pip's time; where uv cannot (it reads none of
-pip's settings but those passed on here), pip does. What they say goes to a file.
+The lists are complete and installed without dependency resolution. With resolution, installers add
+CUDA builds of torchvision, torchaudio and torchcodec on a CPU machine, which break
+``import transformers``. uv takes a quarter of pip's time; pip is the fallback if uv fails (uv sees
+only the pip settings passed on by this module). Their output goes to a log file.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from serving.terminal import Terminal
 
 UV = Path(__file__).with_name("uv.txt")
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-"""Has the builds whose version ends in +cpu; PyPI has not."""
+"""Hosts the +cpu builds, which PyPI lacks."""
 PIP_PLACES = ("global", "user", "site", "install", ":env:")
-"""Where pip's settings come from; a later place overrules."""
+"""Sources of pip's settings; later ones override earlier ones."""
 OLDEST_PYTHON = (3, 11)
 
 
 class InstallError(Exception):
-    """The message says what to do."""
+    """Installation failed; the message says what to do."""
 
 
 class Installer:
-    """Installs into ``environment``, a folder."""
+    """Installs packages into the folder ``environment``."""
 
     def __init__(self, environment: Path, terminal: Terminal) -> None:
         self._environment, self._terminal = environment, terminal
@@ -40,7 +40,7 @@ class Installer:
         self.log = environment / "install.log"
 
     def create(self) -> None:
-        """Make the environment, if there is none."""
+        """Create the virtual environment if it does not exist."""
         self._environment.mkdir(parents=True, exist_ok=True)
         if not Path(self._python).exists():
             self._run(
@@ -48,10 +48,10 @@ class Installer:
             )
 
     def install(self, lists: Sequence[Path]) -> None:
-        """Install all that ``lists`` name, and this project.
+        """Install all packages in ``lists``, then this project.
 
         Raises:
-            InstallError: neither uv nor pip could.
+            InstallError: both uv and pip failed.
         """
         files = [word for path in lists for word in ("-r", str(path))]
         torch = _torch(lists)
@@ -78,7 +78,7 @@ class Installer:
         self._run(what, uv, "pip", "install", "--python", self._python, "--no-deps", *arguments)
 
     def _pip_settings(self) -> dict[str, str]:
-        """pip's own settings, from its files and the environment, by their long names."""
+        """Return pip's settings by long option name, from its files and the environment."""
         command = [self._python, "-m", "pip", "config", "list"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found: dict[str, dict[str, str]] = defaultdict(dict)
@@ -89,10 +89,10 @@ class Installer:
         return {n: v for place in PIP_PLACES for n, v in found[place].items()}
 
     def _run(self, what: str, *command: str | Path) -> None:
-        """Run ``command`` with its output in the log.
+        """Run ``command`` and append its output to the log.
 
         Raises:
-            InstallError: it failed.
+            InstallError: the command failed.
         """
         done = threading.Event()
 
@@ -123,7 +123,7 @@ def _torch(lists: Sequence[Path]) -> str:
 
 
 def _given_to_uv(settings: dict[str, str]) -> list[str]:
-    """Those of pip's settings that uv has too, as its options."""
+    """Convert the pip settings that uv supports to uv options."""
     if "cert" in settings:
         os.environ.setdefault("SSL_CERT_FILE", settings["cert"])
     given = [f"--find-links={place}" for place in settings.get("find-links", "").split()]
@@ -133,7 +133,7 @@ def _given_to_uv(settings: dict[str, str]) -> list[str]:
 
 
 def _is_at_hand(torch: str, given: Sequence[str]) -> bool:
-    """Whether one of the folders that were named has a file of ``torch``."""
+    """Return whether a ``--find-links`` folder contains a wheel of ``torch``."""
     pattern = f"{torch.replace('==', '-')}-*.whl"
     folders = (Path(word.partition("=")[2]) for word in given if word.startswith("--find-links"))
     return any(any(folder.glob(pattern)) for folder in folders if folder.is_dir())

@@ -1,1 +1,1 @@
-"""Serving: what is asked and answered, the engine, and the gateway."""
+"""Serving: tasks and output languages, the engine, and the gateway."""

@@ -1,4 +1,4 @@
-"""Run engine and gateway together: ``python -m serving``."""
+"""Run the engine and the gateway together: ``python -m serving``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The lock file: which base, tokenizer, prompt and output each adapter was trained for.
+"""The lock file: the base model, tokenizer, prompt and output each adapter was trained for.
 
-``finetune.export`` writes it beside the adapters. ``serving.engine.preflight`` refuses to start on
-anything else.
+``finetune.export`` writes it beside the adapters. ``serving.engine.preflight`` refuses to start if
+anything differs.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 LOCK_NAME = "lock.json"
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-"""An adapter's two files, as PEFT names them."""
+"""PEFT's names of an adapter's two files."""
 BASE_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json", "*.bin")
-"""Which of a base's files are locked."""
+"""Base model files that are locked."""
 
 
 class LockError(ValueError):
-    """The lock file is missing or cannot be read."""
+    """The lock file is missing or unreadable."""
 
 
 class _Entry(BaseModel):
@@ -30,32 +30,32 @@ class BaseEntry(_Entry):
     """The base model the adapters were trained on."""
 
     name: str
-    """What API clients call it: the ``model`` field of ``/v1/completions``."""
+    """Model name in the API: the ``model`` field of ``/v1/completions``."""
     revision: str | None
-    """Commit on the Hugging Face hub; None for weights that lie in a folder."""
+    """Commit on the Hugging Face Hub; None for weights in a local folder."""
     files: dict[str, str]
-    """SHA-256 by file name: configuration, tokenizer and weights."""
+    """SHA-256 by file name, for configuration, tokenizer and weights."""
 
 
 class Scores(_Entry):
-    """What ``make evaluate`` measured through vLLM on held-out requests."""
+    """Results of ``make evaluate``, measured through vLLM on held-out requests."""
 
     requests: int
     valid: float
-    """Share of the adapter's answers that are in the output's language and pass the check."""
+    """Share of the adapter's answers that match the output's language and pass the check."""
     part: str
-    """What is counted one by one: whole answers, or days."""
+    """Scoring unit: whole answers, or days."""
     with_adapter: float
-    """Share of parts with every decision as the coach makes it."""
+    """Share of parts in which every decision matches the coach's."""
     without_adapter: float
-    """The same, asked of the base."""
+    """The same share for the base model."""
 
 
 class AdapterEntry(_Entry):
-    """One LoRA adapter; its folder bears the task's name."""
+    """One LoRA adapter; its folder is named after the task."""
 
     files: dict[str, str]
-    """SHA-256 by file name: weights and configuration (rank, scaling, modules)."""
+    """SHA-256 by file name, for weights and configuration (rank, scaling, modules)."""
     prompt: str
     """``Task.prompt_fingerprint`` at training time."""
     output: str
@@ -64,7 +64,7 @@ class AdapterEntry(_Entry):
 
 
 class Lock(_Entry):
-    """The whole file."""
+    """Content of the lock file."""
 
     base: BaseEntry
     adapters: dict[str, AdapterEntry]
@@ -74,7 +74,7 @@ class Lock(_Entry):
         """Read ``folder/lock.json``.
 
         Raises:
-            LockError: not there, or not a lock file.
+            LockError: the file is missing or not a lock file.
         """
         path = folder / LOCK_NAME
         try:
@@ -93,6 +93,6 @@ class Lock(_Entry):
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,8 @@
-"""Prometheus metrics of a process: made with the project's prefix, and described for its pages.
+"""Prometheus metrics with the project's prefix, described for the generated documentation.
 
-vLLM's processes are counted together in prometheus-client's multiprocess mode: each
-writes its values to files in one folder, and whichever is asked reads them all. The folder belongs
-to one process, whose id is in its name; the next start removes it where that process was killed.
+vLLM's processes use prometheus-client's multiprocess mode: each writes its values to files in one
+folder, and the process that serves a scrape reads them all. The folder's name contains the id of
+the process that owns it. If that process was killed, the next start removes the folder.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from serving.process import StartError
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable that names the folder. prometheus_client reads it on import."""
+"""Environment variable with the folder's path. prometheus_client reads it on import."""
 PREFIX = "routine_"
 NEEDED_BYTES = 2**26
-"""Free disk space that a start insists on: the files are mapped, and a page that cannot be written
-kills its process."""
+"""Free disk space required at startup. The files are memory-mapped, so a failed page write kills
+the process."""
 _FOLDER_NAME = re.compile(r"routine-metrics-(\d+)-\w+")
 
 
 @dataclass(frozen=True)
 class Described:
-    """One metric, for the documentation and the test that freezes it."""
+    """Description of one metric, for the documentation and the test that freezes it."""
 
     name: str
     kind: str
@@ -42,7 +42,7 @@ class Described:
 
 
 def new_folder() -> str:
-    """A folder for the values of this process and its children.
+    """Create a folder for the values of this process and its children.
 
     Raises:
         StartError: the disk is full.
@@ -61,7 +61,7 @@ def new_folder() -> str:
 
 
 def remove_folder() -> None:
-    """Remove the folder, if it is this process's own; children only use it."""
+    """Remove the folder if this process owns it; children only use it."""
     folder = Path(os.environ.get(FOLDER, ""))
     name = _FOLDER_NAME.fullmatch(folder.name)
     if name and int(name[1]) == os.getpid():
@@ -72,33 +72,33 @@ Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 
 
 def _ready(metric: Metric) -> Metric:
-    """``metric``, which finds a child that it has given before a tenth of the time later. No child
-    is ever removed."""
+    """Cache ``metric.labels``: repeated lookups take a tenth of the time. Children are never
+    removed."""
     setattr(metric, "labels", cache(metric.labels))  # noqa: B010
     return metric
 
 
 class Instruments:
-    """Makes metrics, in a registry of their own."""
+    """Creates metrics in its own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.described: list[Described] = []
 
     def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
-        """A counter; ``name`` ends in ``_total``."""
+        """Create a counter; ``name`` ends in ``_total``."""
         full = self._describe(name, "counter", labels, text)
         return _ready(Counter(full, text, labels, registry=self.registry))
 
     def gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
-        """A gauge."""
+        """Create a gauge."""
         full = self._describe(name, "gauge", labels, text)
         return _ready(Gauge(full, text, labels, registry=self.registry))
 
     def histogram(
         self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]
     ) -> Histogram:
-        """A histogram; ``buckets`` are upper bounds in the unit that ``name`` ends in."""
+        """Create a histogram; ``buckets`` are upper bounds in the unit that ends ``name``."""
         full = self._describe(name, "histogram", labels, text)
         return _ready(Histogram(full, text, labels, buckets=buckets, registry=self.registry))
 

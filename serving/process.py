@@ -1,5 +1,5 @@
-"""What processes do as they start: check before the slow part, to fail in one line that says what
-to set, and see that children do not outlive their parent."""
+"""Process startup helpers: fail fast with one line that says what to set, and make sure that child
+processes do not outlive their parent."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-"""A container's: microseconds of processor time, and in how many; ``max`` for no limit."""
+"""A container's CPU quota and period in microseconds; the quota is ``max`` if unlimited."""
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
 class StartError(ValueError):
-    """A process cannot start: the message names the environment variable to set."""
+    """The process cannot start; the message names the environment variable to set."""
 
 
 def load(settings: type[Settings]) -> Settings:
     """Read ``settings`` from the environment.
 
     Raises:
-        StartError: a variable's value is not what its field takes.
+        StartError: a variable has an invalid value.
     """
     try:
         return settings()
@@ -42,15 +42,15 @@ def load(settings: type[Settings]) -> Settings:
 
 
 def check_port(host: str, port: int, variable: str) -> None:
-    """Bind ``port`` once and let go of it.
+    """Check that ``port`` is free by binding and releasing it.
 
     Args:
-        host: the address to listen on.
-        port: the port; 0 is always free.
-        variable: the environment variable that sets it, for the message.
+        host: address to listen on.
+        port: port number; 0 is always free.
+        variable: environment variable that sets the port, for the error message.
 
     Raises:
-        StartError: something else listens there, or the address is not this machine's.
+        StartError: the port is in use, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -64,18 +64,18 @@ def check_port(host: str, port: int, variable: str) -> None:
 
 
 def cores() -> float:
-    """Processor cores that this process may use: those it may run on, or less where a container's
-    quota leaves it the time of fewer."""
+    """Return the CPU cores that this process may use: its CPU affinity or the container's quota,
+    whichever is lower."""
     allowed: float = len(os.sched_getaffinity(0))
-    with suppress(OSError, ValueError):  # no container, or no limit
+    with suppress(OSError, ValueError):  # not in a container, or no limit
         quota, period = map(int, CPU_LIMIT.read_text(encoding="ascii").split())
         allowed = min(allowed, quota / period)
     return allowed
 
 
 def die_with_parent() -> None:
-    """In a child process of Python's ``multiprocessing``, however it was started: be killed when
-    the parent ends, however that happens. Elsewhere nothing changes."""
+    """Kill this process when its parent exits for any reason. Works in ``multiprocessing`` children
+    with any start method; does nothing in other processes."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -1,6 +1,5 @@
-"""What a person at a terminal sees of something slow: a line a step with the seconds since the
-start, and a running clock in between. For the installer too, so nothing is imported that needs
-installing."""
+"""Terminal progress output: one line per step with the seconds since the start, and a running clock
+in between. The installer uses it too, so it imports only the standard library."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ CLEAR_LINE = "\r\033[K"
 
 
 class Terminal:
-    """Writes to ``output``; the clock runs only where that is a terminal. Threads may share it."""
+    """Writes to ``output``; the clock runs only on a terminal. Thread-safe."""
 
     def __init__(self, output: TextIO) -> None:
         self._output, self._is_terminal = output, output.isatty()
@@ -22,23 +21,23 @@ class Terminal:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self._start
 
     def step(self, text: str) -> None:
-        """Write a line with the time."""
+        """Write a line prefixed with the elapsed time."""
         self.line(f"{self.seconds:7.1f} s  {text}")
 
     def line(self, text: str) -> None:
-        """Write a line as it is."""
+        """Write a line without the elapsed time."""
         self._write(f"{text}\n")
 
     def tick(self, text: str) -> None:
-        """Show that ``text`` is still going on; the next line takes its place."""
+        """Show that ``text`` is still in progress; the next line replaces it."""
         if self._is_terminal:
             self._write(f"{self.seconds:7.1f} s  {text} ...")
 
     def _write(self, text: str) -> None:
-        with self._lock, suppress(OSError):  # a closed terminal: nobody reads it
+        with self._lock, suppress(OSError):  # the terminal is closed
             self._output.write((CLEAR_LINE if self._is_terminal else "") + text)
             self._output.flush()

@@ -1,11 +1,11 @@
-"""Processes that run together: all or none.
+"""Runs several processes as a unit: all or none.
 
-When one stops, for whatever reason, the others are stopped too and this process ends with an exit
-code other than 0. Ctrl-C, SIGTERM and a closed terminal stop all; only SIGKILL of this very process
-leaves them running. Restarting is for whatever runs this (systemd, a container's restart policy).
+If one stops for any reason, the others are stopped too and this process exits with a non-zero code.
+Ctrl-C, SIGTERM and a closed terminal stop all; only SIGKILL of this process leaves them running.
+Restarts are left to the supervisor (systemd, a container's restart policy).
 
-What they write goes to a file. At the terminal are the steps of the start, and of what a process
-writes, the lines that begin with its own name and a colon: they are for a person.
+Output goes to a file. The terminal shows the startup steps, each process's lines that start with
+its own name and a colon, which are meant for the user, and warnings.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ POLL_SECONDS = 0.2
 
 
 class RunSettings(BaseSettings):
-    """Environment variables in capitals."""
+    """Read from upper-case environment variables."""
 
     model_config = SettingsConfigDict(use_attribute_docstrings=True, frozen=True)
 
     log: str = "serve.log"
-    """File for what the processes write; ``json`` for all of it on standard output instead."""
+    """File for the output of all processes; ``json`` writes it to standard output instead."""
 
 
-class Lines(Printer):  # type: ignore[misc]  # honcho has no types
-    """Writes all lines to a file, and those for a person to the terminal too."""
+class Lines(Printer):  # type: ignore[misc]  # honcho is untyped
+    """Writes all lines to a file, and those meant for the user to the terminal too."""
 
     def __init__(self, file: TextIO, terminal: Terminal) -> None:
         super().__init__(file)
         self._terminal = terminal
         self._last: dict[str, str] = {}
-        """By process, the line it wrote last."""
+        """Last line written, by process."""
         self.stopping = threading.Event()
-        """Set once something stops, and so all."""
+        """Set once any process stops, which stops all."""
 
     def write(self, message: Message) -> None:
-        """Take what honcho passes on: a process's output, or its own words on processes."""
+        """Handle a message from honcho: process output, or honcho's own status message."""
         super().write(message)
         data, name = message.data, message.name
         text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
@@ -69,7 +69,7 @@ class Lines(Printer):  # type: ignore[misc]  # honcho has no types
                 self._terminal.step(f"{name}: warning: {warning}")
 
     def _tell_stop(self, line: str) -> None:
-        """Say why all stop, which the first such line tells: a signal, or a process that ended."""
+        """Report the reason for the shutdown, from the first line about a signal or an exit."""
         name, stopped, code = line.partition(" stopped (rc=")
         if self.stopping.is_set() or not (stopped or line.endswith(" received")):
             return
@@ -77,7 +77,7 @@ class Lines(Printer):  # type: ignore[misc]  # honcho has no types
         last = self._last.get(name, "it wrote nothing")
         if not stopped:
             self._terminal.step(f"{line}: stopping")
-        elif not last.startswith(f"{name}: "):  # or it has said so itself
+        elif not last.startswith(f"{name}: "):  # otherwise the process has reported it itself
             self._terminal.step(
                 f"{name} ended by itself (exit code {code.rstrip(')')}); all that was written is "
                 f"in {self.output.name}, at last: {last}"
@@ -85,7 +85,7 @@ class Lines(Printer):  # type: ignore[misc]  # honcho has no types
 
 
 def _warning(line: str) -> str:
-    """What a line of JSON warns of, if it does and is no request's."""
+    """Return the message of a JSON warning or error, or "" for other lines and request logs."""
     try:
         entry = json.loads(line) if line.startswith("{") else {}
     except ValueError:
@@ -95,11 +95,10 @@ def _warning(line: str) -> str:
 
 
 def together(modules: Mapping[str, str]) -> None:
-    """Run Python modules, the gateway among them, until one ends; then end the others, and this
-    process.
+    """Run Python modules, including the gateway, until one exits. Then stop the others and exit.
 
     Args:
-        modules: by what they are called in the log.
+        modules: Python modules by their name in the log.
     """
     try:
         settings, gateway = load(RunSettings), load(GatewaySettings)
@@ -112,13 +111,13 @@ def together(modules: Mapping[str, str]) -> None:
         manager.add_process(name, f"exec {python} -m {module}", env=environment)
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     manager.loop()
-    # vLLM's API server ends with 0 when its engine core dies; here nothing ends well by itself.
+    # vLLM's API server exits with 0 when its engine core dies; any exit here is a failure.
     sys.exit(manager.returncode or 1)
 
 
 def _printer(log: str, gateway: GatewaySettings) -> Lines:
     try:
-        file = Path(log).open("w", encoding="utf-8")  # noqa: SIM115 (as long as the process)
+        file = Path(log).open("w", encoding="utf-8")  # noqa: SIM115 (open until exit)
     except OSError as error:
         raise StartError(f"LOG={log} cannot be written ({error.strerror}): set LOG") from error
     terminal = Terminal(sys.stdout)
@@ -132,7 +131,7 @@ def _printer(log: str, gateway: GatewaySettings) -> Lines:
 
 
 def _tell_ready(gateway: GatewaySettings, terminal: Terminal, stopping: threading.Event) -> None:
-    """Wait until the service is ready, and say how to use it; or until it stops."""
+    """Wait until the service is ready and print how to use it; return early if it stops."""
     host = "127.0.0.1" if gateway.host in ("0.0.0.0", "::") else gateway.host
     url = f"http://{host}:{gateway.port}"
     for what, address in (

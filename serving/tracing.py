@@ -1,4 +1,4 @@
-"""Where OpenTelemetry's spans go, from its environment variables."""
+"""OpenTelemetry span destination, from its environment variables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from serving.process import StartError
 
 
 class TraceTarget(NamedTuple):
-    """Where spans are sent."""
+    """Destination of spans."""
 
     endpoint: str
     protocol: str
@@ -17,15 +17,15 @@ class TraceTarget(NamedTuple):
 
 
 def trace_target(variables: Mapping[str, str]) -> TraceTarget | None:
-    """Where OpenTelemetry's environment variables send spans; None, the default, for nowhere.
+    """Return the span destination set by OpenTelemetry's environment variables; None by default.
 
-    The gateway and vLLM read it here, because vLLM 0.32 knows only some of the variables
-    (vllm/tracing/otel.py). Names and defaults are those of the OpenTelemetry specification
-    (configuration/sdk-environment-variables, protocol/exporter), and where that leaves a choice, of
-    its Python distribution: the protocol is gRPC if none is given.
+    Used for both the gateway and vLLM, because vLLM 0.32 supports only some of the variables
+    (vllm/tracing/otel.py). Names and defaults follow the OpenTelemetry specification
+    (configuration/sdk-environment-variables, protocol/exporter). Where it leaves a choice, they
+    follow its Python distribution: the default protocol is gRPC.
 
     Raises:
-        StartError: a variable asks for what this project does not have.
+        StartError: a variable has an unsupported value.
     """
 
     def given(name: str, default: str = "") -> str:
@@ -46,7 +46,7 @@ def trace_target(variables: Mapping[str, str]) -> TraceTarget | None:
         return TraceTarget(endpoint, protocol)
     if protocol != "http/protobuf":
         raise StartError(f"OTLP protocol {protocol}: set grpc or http/protobuf")
-    # Of the general variable, HTTP appends the signal's path.
+    # Over HTTP, the signal's path is appended to the general endpoint only.
     base = variables.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
     own = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     return TraceTarget(own or f"{base.rstrip('/')}/v1/traces", protocol)

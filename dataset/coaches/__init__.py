@@ -1,4 +1,4 @@
-"""Coach policies: what is right for a lifter, a module a task. Nothing in serving imports one."""
+"""Coach policies that define the correct answers, one module per task. Not imported by serving."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Source:
-    """Where one task's rows come from."""
+    """Source of one task's rows."""
 
     requests: Callable[[int], Iterator[Any]]
-    """From a seed to an endless stream of complete requests, the same for the same seed."""
+    """Map a seed to an endless, deterministic stream of complete requests."""
     coach: Callable[[Any], Mapping[str, Any]]
-    """From a request to the decisions that are right for it."""
+    """Map a request to the correct decisions for it."""
     rows: Mapping[str, int]
-    """Rows by split: ``train``, ``validation`` and ``test``."""
+    """Row count per split: ``train``, ``validation`` and ``test``."""
     form_rows: int
-    """Rows for the base model."""
+    """Row count for training the base model."""

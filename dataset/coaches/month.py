@@ -1,7 +1,7 @@
-"""The coach policy for Task 2: which assistance work a lifter gets. README.md gives the reasons.
+"""Coach policy for Task 2: selects a lifter's assistance work. See README.md for the reasons.
 
-This is the only place that knows the right assistance for a request. Serving does not import it:
-there the adapter answers.
+Only this module defines the correct assistance for a request. Serving does not import it; the
+adapter decides there.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from serving.tasks.rate.answer import OUTPUT, top_percent
 SEED = 531
 
 COUNT = {1: 2, 2: 3, 3: 3, 4: 4, 5: 4}
-"""Exercises a day, by experience, when training on ``USUAL_DAYS``."""
+"""Exercises per day by experience, when training ``USUAL_DAYS`` days a week."""
 USUAL_DAYS = 3
 BASE_SETS = {1: 4, 2: 4, 3: 3, 4: 3, 5: 3, 6: 3}
-"""Sets an exercise, by purpose."""
+"""Sets per exercise, by purpose."""
 BASE_REPETITIONS = {1: 8, 2: 10, 3: 16, 4: 12, 5: 12, 6: 6}
-"""Repetitions a set, by purpose."""
+"""Repetitions per set, by purpose."""
 NOVICE_REPETITIONS = 10
 HEAVY_PERCENT = 95
-"""A month whose heaviest set reaches this leaves less for assistance."""
+"""If the month's heaviest set reaches this percentage, assistance loses one set."""
 EQUIPMENT = {
     1: {"바벨"},
     2: {"덤벨", "케이블"},
@@ -43,10 +43,10 @@ EQUIPMENT = {
 
 
 def coach_month(request: MonthRequest) -> dict[str, Any]:
-    """Each lift's assistance for ``request``, as values of its output.
+    """Return each lift's assistance for ``request``, as values of its output.
 
     Args:
-        request: with its rates.
+        request: the request; its rates must be set.
     """
     return values_of({lift: _slots(request, lift) for lift in LIFTS})
 
@@ -97,11 +97,11 @@ def _repetitions(request: MonthRequest, exercise: Exercise) -> int:
 
 
 SHARE_COACHED = 0.5
-"""Share of requests whose rates are the Task 1 coach's; the others are any legal ones."""
+"""Share of requests with the Task 1 coach's rates; the rest get random legal rates."""
 
 
 def requests(seed: int) -> Iterator[MonthRequest]:
-    """Requests over the whole input space, the same for the same seed."""
+    """Yield requests over the whole input space, deterministic for a given seed."""
     rng = random.Random(seed)
     legal = list(OUTPUT.enumerate())
     for profile in profiles(seed):

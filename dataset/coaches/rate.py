@@ -1,7 +1,7 @@
-"""The coach policy for Task 1: which progression a profile gets. README.md gives the reasons.
+"""Coach policy for Task 1: selects a profile's progression. See README.md for the reasons.
 
-This is the only place that knows the right answer for a profile. Serving does not import it: there
-the adapter answers.
+Only this module defines the correct answer for a profile. Serving does not import it; the adapter
+decides there.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ STANDARD_KG = {
     "남성": {"bench_press": 80.0, "squat": 110.0, "dead_lift": 130.0, "over_head_press": 50.0},
     "여성": {"bench_press": 40.0, "squat": 60.0, "dead_lift": 75.0, "over_head_press": 30.0},
 }
-"""1RM in kg from which a lift counts as strong, by sex: relative strength without body weight."""
+"""1RM in kg at which a lift counts as strong, by sex. Profiles carry no body weight."""
 
 START_PERCENT = {1: 65, 2: 55, 3: 60, 4: 55, 5: 50, 6: 65}
-"""Week 1, set 1 in percent of 1RM, by purpose, before experience and strength move it."""
+"""Week 1, set 1 in percent of 1RM by purpose, before adjusting for experience and strength."""
 
 DELOAD_TOP_PERCENT = 60
 
 
 class Strength(IntEnum):
-    """How many of the four lifts reach the standard: none, one or two, three or four."""
+    """Level by number of lifts that reach the standard: none, one or two, three or four."""
 
     DEVELOPING = 0
     MIXED = 1
@@ -40,10 +40,10 @@ def strength(profile: Profile) -> Strength:
 
 
 def coach_rate(profile: Profile) -> dict[str, int]:
-    """The four rates for ``profile``, in percent, as values of ``rate.OUTPUT``.
+    """Return the four rates for ``profile`` in percent, as values of ``rate.OUTPUT``.
 
     Args:
-        profile: with weights on the 2.5 kg grid, as the prompt states them.
+        profile: the profile, with weights on the 2.5 kg grid, as in the prompt.
     """
     novice, veteran = profile.experience == 1, profile.experience >= 4
     level = strength(profile)

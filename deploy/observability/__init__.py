@@ -1,1 +1,1 @@
-"""Prometheus, Grafana, and what is written for them."""
+"""Prometheus and Grafana configuration and tools."""

@@ -1,7 +1,7 @@
-"""Draws the dashboard's overview during a short load on the demo model: ``make dashboard-preview``.
+"""Plot the dashboard's overview under a short load on the demo model: ``make dashboard-preview``.
 
-The queries are the dashboard's own, asked of a real Prometheus; it is not a screenshot of Grafana,
-which PyPI and Debian do not have.
+The dashboard's own queries run against a real Prometheus. The result is not a Grafana screenshot,
+because neither PyPI nor Debian packages Grafana.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ VARIABLES = {"$gateway": ".*", "$engine": ".*", "$adapter": ".*", "$__rate_inter
 
 
 def expression(query: str) -> str:
-    """``query`` with the dashboard's variables at "All"."""
+    """Return ``query`` with every dashboard variable set to "All"."""
     for name, value in VARIABLES.items():
         query = query.replace(name, value)
     return query
 
 
 def panels() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each panel of the dashboard, after its row's title."""
+    """Yield the row title and definition of each dashboard panel."""
     row = ""
     for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
         if panel["type"] == "row":
             row = panel["title"]
-            for inside in panel["panels"]:  # of a closed row
+            for inside in panel["panels"]:  # collapsed row
                 yield row, inside
         else:
             yield row, panel
 
 
 def draw(prometheus: Prometheus, start: float, end: float, path: Path) -> None:
-    """The overview's charts from ``start`` to ``end`` (Unix times), as a picture."""
+    """Plot the overview's charts from ``start`` to ``end`` (Unix times) to an image file."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -82,10 +82,10 @@ def main() -> None:
             targets = {"gateway": service.url, "engine": str(service.metrics)}
             targets = {job: url.removeprefix("http://") for job, url in targets.items()}
             with running(folder, targets, 1, free_port()) as prometheus:
-                time.sleep(5)  # what begins within the load would begin with its first requests
+                time.sleep(5)  # let every series exist before the load starts
                 start, options = time.time(), ["--host", service.url, "-u", "24", "-t", "120s"]
                 command = [sys.executable, *LOCUST.split(), *options]
-                subprocess.run(command, cwd=ROOT, check=False)  # some may be late
+                subprocess.run(command, cwd=ROOT, check=False)  # Locust fails if requests are late
                 draw(prometheus, start, time.time(), PICTURE)
     sys.stdout.write(f"wrote {PICTURE}\n")
 

@@ -1,7 +1,7 @@
-"""Runs Prometheus with this project's configuration: ``make monitor``, the tests, the preview.
+"""Run Prometheus with this project's configuration for ``make monitor``, tests and the preview.
 
-Prometheus is the machine's own, or the one of the Debian package that ``make prometheus`` unpacks
-into the virtual environment.
+Uses the machine's Prometheus, or the Debian package that ``make prometheus`` unpacks into the
+virtual environment.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ HINT = "Prometheus is not installed: `make prometheus`, or install Debian's pack
 
 
 class MonitorSettings(BaseSettings):
-    """What ``make monitor`` watches, and where."""
+    """Settings of ``make monitor``."""
 
     model_config = SettingsConfigDict(use_attribute_docstrings=True, frozen=True)
 
     port: int = Field(default=8000, ge=1, le=65535)
-    """The gateway's port."""
+    """Port of the gateway."""
     engine_port: int = Field(default=8001, ge=1, le=65535)
-    """The engine's port."""
+    """Port of the engine."""
     prometheus_port: int = Field(default=9090, ge=1, le=65535)
-    """Port to listen on."""
+    """Port that Prometheus listens on."""
 
 
 def tool(name: str) -> Path:
-    """``prometheus`` or ``promtool``.
+    """Return the path of ``prometheus`` or ``promtool``.
 
     Raises:
-        StartError: it is not on this machine.
+        StartError: the program is not installed.
     """
     found = program(name)
     if found is None:
@@ -54,12 +54,12 @@ def tool(name: str) -> Path:
 
 
 def configuration(folder: Path, targets: dict[str, str], interval_seconds: int) -> Path:
-    """Write prometheus.yml for other addresses than a cluster's.
+    """Write a prometheus.yml for targets outside a cluster and return its path.
 
     Args:
-        folder: where it is written.
-        targets: by job, host and port; jobs that are not among them are left out.
-        interval_seconds: between scrapes, and between evaluations of the rules.
+        folder: output folder.
+        targets: ``host:port`` by job; other jobs are omitted.
+        interval_seconds: scrape and rule evaluation interval.
     """
     config = yaml.safe_load((HERE / "prometheus.yml").read_text())
     every = f"{interval_seconds}s"
@@ -76,12 +76,12 @@ def configuration(folder: Path, targets: dict[str, str], interval_seconds: int) 
 
 
 def command(config: Path, data: Path, port: int) -> list[str]:
-    """The command line.
+    """Return the Prometheus command line.
 
     Args:
-        config: as ``configuration`` writes it.
-        data: folder for the samples.
-        port: on loopback.
+        config: file written by ``configuration``.
+        data: storage folder.
+        port: port on loopback.
     """
     binary = tool("prometheus")
     found = [
@@ -91,30 +91,30 @@ def command(config: Path, data: Path, port: int) -> list[str]:
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=warn",
     ]
-    if binary.is_relative_to(UNPACKED):  # Debian's keeps its pages beside it
+    if binary.is_relative_to(UNPACKED):  # Debian ships the web assets separately
         found.append(f"--web.local-assets={UNPACKED}/share/prometheus/web/")
     return found
 
 
 class Prometheus:
-    """A running Prometheus, asked over its HTTP API."""
+    """Client for a running Prometheus's HTTP API."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def get(self, path: str, **parameters: str | float) -> Any:
-        """``data`` of an answer of the API."""
+        """Return the ``data`` field of an API response."""
         query = urllib.parse.urlencode(parameters)
         with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=30) as response:
             return json.load(response)["data"]
 
     def instant(self, expr: str) -> list[dict[str, Any]]:
-        """The samples of ``expr`` now."""
+        """Return the current samples of ``expr``."""
         found: list[dict[str, Any]] = self.get("query", query=expr)["result"]
         return found
 
     def range(self, expr: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
-        """The series of ``expr`` from ``start`` to ``end`` (Unix times), ``step`` seconds apart."""
+        """Return ``expr`` from ``start`` to ``end`` (Unix times) at ``step``-second intervals."""
         found: list[dict[str, Any]] = self.get(
             "query_range", query=expr, start=start, end=end, step=step
         )["result"]
@@ -125,7 +125,7 @@ class Prometheus:
 def running(
     folder: Path, targets: dict[str, str], interval_seconds: int, port: int
 ) -> Iterator[Prometheus]:
-    """A Prometheus that keeps everything in ``folder``, until the block ends."""
+    """Run Prometheus until the block exits, with all its files in ``folder``."""
     config = configuration(folder, targets, interval_seconds)
     url, log = f"http://127.0.0.1:{port}", folder / "prometheus.log"
     with served(command(config, folder / "data", port), f"{url}/-/ready", log):
@@ -133,7 +133,7 @@ def running(
 
 
 def main() -> None:
-    """Watch the service on this machine until Ctrl-C: ``make monitor``."""
+    """Monitor the service on this machine until Ctrl-C: ``make monitor``."""
     data = Path(".prometheus")
     try:
         binary, settings = tool("prometheus"), load(MonitorSettings)

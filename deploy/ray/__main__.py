@@ -1,4 +1,4 @@
-"""The engine on a Ray cluster of this machine alone, and the gateway: ``make serve-cluster``."""
+"""Run the gateway and the engine on a single-machine Ray cluster: ``make serve-cluster``."""
 
 from __future__ import annotations
 

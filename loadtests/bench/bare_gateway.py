@@ -1,7 +1,7 @@
-"""The least that FastAPI and aiohttp can do for Task 1.
+"""Minimal FastAPI and aiohttp gateway for Task 1, the baseline for the cost of our gateway.
 
-It validates the profile, writes the prompt and passes on what the engine answers; it limits,
-checks, counts and logs nothing. What our gateway costs is measured against it.
+It validates the profile, writes the prompt and returns the engine's response. It has no limits,
+answer checks, metrics or logs.
 """
 
 import os

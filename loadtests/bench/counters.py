@@ -1,4 +1,4 @@
-"""The engine's own counters, read before and after."""
+"""Engine counters, read before and after a measurement."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 Counters = dict[str, float]
-"""By name, as in the exposition format (``vllm:generation_tokens_total``), summed over labels."""
+"""Values by exposition-format name (``vllm:generation_tokens_total``), summed over labels."""
 
 
 async def engine_counters(engine_url: str) -> Counters:
-    """What an engine, and the drafter in it, have counted since they started."""
+    """Read the counters of an engine and its drafter."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{engine_url}/metrics") as response,
@@ -25,5 +25,5 @@ async def engine_counters(engine_url: str) -> Counters:
 
 
 def difference(after: Counters, before: Counters) -> Counters:
-    """What was counted in between."""
+    """Return the increase of each counter."""
     return {name: after[name] - before.get(name, 0) for name in after}

@@ -1,7 +1,7 @@
 """Measure the README's seven figures in one run: ``make figures``.
 
-Clones the repository, starts it cold (no environment, no package cache) and warm, and asks it, one
-request at a time and many. The adapters' scores are those in their lock file.
+Clones the repository and starts it cold (no environment, no package cache), then warm. Sends
+requests one at a time and concurrently. Adapter scores are read from the lock file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SEED = 20_261
 
 @contextmanager
 def started(folder: Path, log: Path, **variables: str) -> Iterator[tuple[float, Peer]]:
-    """``make serve`` in ``folder``: the seconds until it was ready, and how it is asked."""
+    """Run ``make serve`` in ``folder``; yield the seconds until ready, and the peer to query."""
     port, engine_port = free_port(), free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
     environment |= {"PORT": str(port), "ENGINE_PORT": str(engine_port), "LOG": "json", **variables}
@@ -44,7 +44,7 @@ def started(folder: Path, log: Path, **variables: str) -> Iterator[tuple[float, 
 
 
 async def ask(peer: Peer) -> dict[str, Any]:
-    """Each task one at a time and many at once.
+    """Measure each task with one request at a time and with ``MANY`` at once.
 
     Raises:
         RuntimeError: an answer was wrong.
@@ -64,7 +64,7 @@ async def ask(peer: Peer) -> dict[str, Any]:
 
 
 def measure() -> dict[str, Any]:
-    """All figures; times in seconds."""
+    """Measure all figures; times are in seconds."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, log = Path(temporary) / "clone", Path(temporary) / "serve.log"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
@@ -81,7 +81,7 @@ def measure() -> dict[str, Any]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The README's table."""
+    """Format the README's table."""
     cells = [
         ("cold `make serve` to ready, packages downloaded", f"{figures['cold_start_seconds']} s"),
         ("warm `make serve` to ready", f"{figures['warm_start_seconds']} s"),

@@ -1,7 +1,7 @@
-"""How the first version served: Hugging Face ``generate`` with PEFT behind FastAPI.
+"""Serve as the first version did: Hugging Face ``generate`` with PEFT behind FastAPI.
 
-One request at a time, no constraint, the whole answer decoded. It answers in the form of
-``/v1/completions``, so that the benchmark asks it as it asks vLLM.
+Handles one request at a time, without a constraint, and decodes the whole answer. Serves
+``/v1/completions``, so the benchmark can query it like vLLM.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 class Asked(BaseModel):
-    """What it takes of a completions request."""
+    """Supported fields of a completions request."""
 
     model: str
     prompt: str
@@ -28,7 +28,7 @@ class Asked(BaseModel):
 
 
 def create_app(base: Path, adapters: Path, dtype: str) -> FastAPI:
-    """The service, with every adapter in ``adapters`` loaded beside the base."""
+    """Create the service, with the base and every adapter in ``adapters`` loaded."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)

@@ -1,14 +1,14 @@
-"""What the gateway itself adds to a request: ``make bench-gateway``.
+"""Measure the latency that the gateway itself adds to a request: ``make bench-gateway``.
 
-The engine is replaced by one that computes nothing and answers after a fixed time
-(``loadtests.bench.upstream``). Gateways have one core; the upstream and the client (wrk) have
-another. The gateways take turns, block by block, in a new order every round; whose turn it is not
-is stopped. What one adds is its median less that of the same upstream asked directly, in the same
-round.
+The engine is replaced by one that computes nothing and answers after a fixed delay
+(``loadtests.bench.upstream``). Gateways share one core; the upstream and the client (wrk) share
+another. Gateways are measured in turn, block by block, in a new random order each round; idle ones
+are suspended. Added latency is a gateway's median minus the median of direct requests to the same
+upstream in the same round.
 
-LiteLLM's proxy and vLLM's own router pass the engine's request through; the bare route reads a
-profile and writes the prompt and the constraint; only ours checks the answer. The exit code is 1 if
-ours keeps less than ``LEAST_OF_BARE`` of the bare route's requests/s.
+LiteLLM's proxy and vLLM's router pass the engine request through. The bare route reads a profile
+and writes the prompt and constraint. Only our gateway checks the answer. The exit code is 1 if ours
+reaches less than ``LEAST_OF_BARE`` of the bare route's requests/s.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from serving.tasks.registry import TASKS
 SEED = 9_2026
 BODIES = 500
 LEVELS = {0: (1, 16), 20: (1,)}
-"""Requests at once, by milliseconds of the upstream."""
+"""Numbers of concurrent requests, by the upstream's delay in milliseconds."""
 ROUNDS, BLOCK_SECONDS = 15, 2
 WARM_UP_SECONDS, SETTLE_SECONDS = 3, 0.3
 PEERS = Path(sys.prefix) / "peers"
-"""The virtual environment of what is not ours."""
+"""Virtual environment of the third-party gateways."""
 DIRECT, OURS, TRACED = "direct", "ours", "traced"
 BARE, LITELLM, ROUTER = "bare", "litellm", "vllm-router"
 LEAST_OF_BARE = 0.75
@@ -56,16 +56,16 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked, and how."""
+    """A gateway or upstream to measure."""
 
     url: str
     bodies: Path
     pid: int | None = None
-    """Of a process that is stopped while it is not its turn."""
+    """Process to suspend while other targets are measured."""
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Its processes run, and have done what they put off."""
+        """Resume the target's processes, wait for deferred work, and suspend them on exit."""
         processes = family(self.pid) if self.pid else []
         for process in processes:
             process.resume()
@@ -77,20 +77,20 @@ class Target:
 
 @dataclass(frozen=True)
 class Gateway:
-    """A way to start one."""
+    """How to start a gateway."""
 
     command: Sequence[str]
-    """``{port}`` is filled in."""
+    """``{port}`` is replaced."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    """So it is here."""
+    """Environment variables; ``{port}`` is replaced here too."""
     ready: str = "/readyz"
-    """Answers 200 when it is."""
+    """Path that returns 200 when the gateway is ready."""
     is_asked_for_tasks: bool = True
-    """Others are asked what our gateway asks the engine."""
+    """Whether it serves task routes. If not, it gets the requests our gateway sends the engine."""
 
 
 def cores() -> tuple[int, int]:
-    """The gateways' core, and everything else's."""
+    """Return the core for gateways and the core for everything else."""
     first, *others = sorted(os.sched_getaffinity(0))
     if not others:
         sys.exit("gateway: two cores are needed, one of them for the gateways alone")
@@ -103,7 +103,7 @@ def _uvicorn(app: str, port: str) -> list[str]:
 
 
 def gateways(engine: str, folder: Path) -> dict[str, Gateway]:
-    """Those that are compared, in front of the upstream at ``engine``."""
+    """Return the gateways to compare, configured for the upstream at ``engine``."""
     ours = (sys.executable, "-m", "serving.gateway")
     address = {"PORT": "{port}", "ENGINE_URL": engine}
     traced = {
@@ -112,7 +112,7 @@ def gateways(engine: str, folder: Path) -> dict[str, Gateway]:
     }
     router = f"{PEERS}/bin/vllm-router --worker-urls {engine} --host 127.0.0.1 --port {{port}}"
     router += f" --policy round_robin --prometheus-port {free_port()} --log-level warning"
-    # A configuration that passes the task's adapter on; JSON is YAML too.
+    # The configuration forwards requests for the task's adapter. JSON is valid YAML.
     config = folder / "litellm.yaml"
     adapter = next(iter(TASKS))
     parameters = {"model": f"text-completion-openai/{adapter}", "api_base": f"{engine}/v1"}
@@ -138,7 +138,7 @@ def gateways(engine: str, folder: Path) -> dict[str, Gateway]:
 
 
 def write_bodies(folder: Path) -> tuple[Path, Path]:
-    """Files with what is asked of an engine, and of a gateway: the same requests."""
+    """Write the same requests as bodies for an engine and for a gateway; return both paths."""
     task, rng = next(iter(TASKS.values())), Random(SEED)
     requests = [task.draw(rng) for _ in range(BODIES)]
     paths = folder / "engine.jsonl", folder / "gateway.jsonl"
@@ -148,7 +148,7 @@ def write_bodies(folder: Path) -> tuple[Path, Path]:
 
 
 def start(delay_ms: int, folder: Path, running: ExitStack) -> dict[str, Target]:
-    """The upstream and every gateway in front of it; ``running`` stops them."""
+    """Start the upstream and all gateways; ``running`` stops them on exit."""
     gateway_core, other_core = cores()
 
     def serve(
@@ -181,7 +181,7 @@ def start(delay_ms: int, folder: Path, running: ExitStack) -> dict[str, Target]:
 def take_turns(
     targets: Mapping[str, Target], connections: int, rng: Random
 ) -> dict[str, list[wrk.Run]]:
-    """Runs by target, in the order of the rounds."""
+    """Measure the targets in turn; return each target's runs in round order."""
     runs: dict[str, list[wrk.Run]] = defaultdict(list)
 
     def ask(name: str, seconds: int) -> wrk.Run:
@@ -202,7 +202,7 @@ def take_turns(
 
 
 def summary(runs: Mapping[str, Sequence[wrk.Run]]) -> dict[str, dict[str, float]]:
-    """Medians over the rounds; differences are taken within each round."""
+    """Compute medians over all rounds; differences are taken within each round."""
     found = {}
     for name, own in runs.items():
         found[name] = {
@@ -217,7 +217,7 @@ def summary(runs: Mapping[str, Sequence[wrk.Run]]) -> dict[str, dict[str, float]
 
 
 def measure() -> dict[str, Any]:
-    """Every case, by target."""
+    """Measure every case for every target."""
     setting = machine("aiohttp", "fastapi", "uvicorn")
     os.sched_setaffinity(0, {cores()[1]})
     rng, cases, sizes = Random(SEED), [], {}
@@ -238,14 +238,14 @@ def measure() -> dict[str, Any]:
 
 
 def _peer_version(name: str) -> str:
-    """The version of a package in the peers' environment."""
+    """Return the version of a package in the peers' environment."""
     code = f"import importlib.metadata as m; print(m.version({name!r}))"
     command = [str(PEERS / "bin" / "python"), "-c", code]
     return subprocess.check_output(command, text=True).strip()
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """The gateways as Markdown, and what they were measured on."""
+    """Format the results and the test setup as Markdown."""
     cases = {(case["upstream_ms"], case["at_once"]): case["targets"] for case in figures["cases"]}
     fast, full, slow = cases[0, 1], cases[0, 16], cases[20, 1]
     head = ["", "adds, 0 ms upstream: median (p99)", "20 ms upstream", "requests/s, 16 at once",

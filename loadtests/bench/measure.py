@@ -1,4 +1,4 @@
-"""Asks peers: clients at once, each with one request after the other, and every answer checked."""
+"""Closed-loop measurement of peers with concurrent clients. Every answer is checked."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ DRAFTER_SECONDS, DRAFTER_PASSES = "routine_drafter_seconds_total", "routine_draf
 
 @dataclass
 class Answers:
-    """What a peer did at one level."""
+    """Results of one peer at one level."""
 
     seconds: list[float] = field(default_factory=list)
-    """Of each request."""
+    """Latency of each request."""
     correct: int = 0
     tokens: int = 0
-    """Generated, as the answers count them (the first version has no counters)."""
+    """Generated tokens as reported in the answers; the first version has no counters."""
     rates: list[float] = field(default_factory=list)
-    """Requests a second, by block."""
+    """Requests per second of each block."""
     counted: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """The engine's counters."""
+    """Increase of the engine's counters."""
 
     def summary(self, peer: Peer) -> dict[str, Any]:
-        """For a result file; medians over blocks and requests."""
+        """Summarize for a result file, with medians over blocks and requests."""
         number, counted = len(self.seconds), self.counted
         generated = counted[GENERATED] if peer.metrics else self.tokens
         drafter = counted[DRAFTER_SECONDS] / (counted[DRAFTER_PASSES] or 1)
@@ -70,17 +70,17 @@ async def block(
     seconds: float = 0,
     least: int = 1,
 ) -> None:
-    """``level`` clients for ``seconds``, and until ``least`` requests were asked.
+    """Run ``level`` clients for ``seconds`` and until ``least`` requests were sent.
 
     Args:
-        session: no limits of its own.
-        peer: who is asked.
-        task: for what.
-        level: requests at once.
-        rng: draws the requests, no two alike.
-        into: where everything is counted.
-        seconds: how long clients go on asking; what they have asked is waited for.
-        least: requests at least.
+        session: HTTP session without limits.
+        peer: peer to query.
+        task: task to request.
+        level: number of concurrent requests.
+        rng: source of the requests, which are all distinct.
+        into: results to add to.
+        seconds: how long clients send requests; pending ones are awaited.
+        least: minimum number of requests.
     """
     before = await engine_counters(peer.metrics) if peer.metrics else {}
     begin = time.perf_counter()
@@ -109,7 +109,7 @@ async def block(
 
 
 def patient() -> aiohttp.ClientSession:
-    """A session without limits on connections or time."""
+    """Create a session without connection or time limits."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
         timeout=aiohttp.ClientTimeout(total=None),

@@ -1,8 +1,8 @@
-"""What the benchmark compares, how each way to answer is started, and how it is asked.
+"""The peers that the benchmark compares: how to start and query each of them.
 
-All have the same weights, adapters, machine, arithmetic and prompts. Plain vLLM is started with our
-own engine's command line and environment, less what is ours: the drafter, the Outlines backend with
-our constraint, our LoRA and batches on CPU.
+All use the same weights, adapters, machine, arithmetic and prompts. Plain vLLM is started with our
+engine's command line and environment, without our additions: the drafter, the Outlines backend with
+our constraint, and our LoRA and batching on CPU.
 """
 
 from __future__ import annotations
@@ -36,48 +36,48 @@ WORDS = {
     "bfloat16": "ours, bfloat16",
     "float32": "ours, float32",
 }
-"""The ways to answer, in the order of tables."""
+"""Peers and their descriptions, in table order."""
 SERVICES: Mapping[str, Mapping[str, str]] = {
     "ours": {},
     "bfloat16": {"ENGINE_DTYPE": "bfloat16"},
     "float32": {"ENGINE_DTYPE": "float32"},
 }
-"""Our whole service, by what is set for it."""
+"""Variants of our full service, with the variables set for each."""
 ENGINES = ("engine", "base")
-"""The engine of ``ours``, asked directly."""
+"""Peers that query the engine of ``ours`` directly."""
 NGRAM = {
     "method": "ngram",
     "num_speculative_tokens": 5,
     "prompt_lookup_min": 1,
     "prompt_lookup_max": 4,
 }
-"""The fastest of five that were tried: 5, 8 and 16 tokens, matches of 1 to 3 tokens at least."""
+"""The fastest of five configurations tried: 5, 8 and 16 tokens, minimum match of 1 to 3 tokens."""
 WHOLE_TOKENS = 1536
-"""More than a whole answer takes."""
+"""Token limit, larger than any whole answer."""
 
 Ask = Callable[[Task[Any], Any], tuple[str, bytes]]
-"""From task and request to path and body."""
+"""Map a task and a request to a path and a body."""
 Correct = Callable[[Task[Any], Any, Mapping[str, Any]], bool]
-"""Whether an answer to the request is complete and breaks no rule."""
+"""Check that an answer to the request is complete and breaks no rule."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One way to answer."""
+    """One service to measure."""
 
     name: str
     """A key of ``WORDS``."""
     url: str
     metrics: str | None
-    """Where the engine's counters are; None where the answer itself counts tokens."""
+    """URL of the engine that has the counters; None if the answers themselves report tokens."""
     ask: Ask
     correct: Correct
     pid: int
-    """Its first process."""
+    """Root process."""
 
 
 def whole(schema: bool) -> Ask:
-    """Ask the adapter for the whole answer, constrained to its JSON schema or not at all."""
+    """Request the whole answer from the adapter, with its JSON schema or unconstrained."""
 
     def ask(task: Task[Any], request: Any) -> tuple[str, bytes]:
         asked: dict[str, Any] = {
@@ -95,7 +95,7 @@ def whole(schema: bool) -> Ask:
 
 
 def decided(model: str | None) -> Ask:
-    """Ask our engine for the decided part, as the gateway does; None asks the task's adapter."""
+    """Request the decided part from our engine, like the gateway; None uses the task's adapter."""
 
     def ask(task: Task[Any], request: Any) -> tuple[str, bytes]:
         question = task.question(request)
@@ -112,12 +112,12 @@ def decided(model: str | None) -> Ask:
 
 
 def routed(task: Task[Any], request: Any) -> tuple[str, bytes]:
-    """Ask the gateway."""
+    """Request an answer from the gateway's task route."""
     return f"/gen/routine/{task.name}", request.model_dump_json().encode()
 
 
 def whole_correct(task: Task[Any], request: Any, answer: Mapping[str, Any]) -> bool:
-    """Whether the text that a model wrote makes an answer that breaks no rule."""
+    """Check that the text a model generated is a whole answer that breaks no rule."""
     output = task.question(request).output
     try:
         values = output.parse(encode(json.loads(answer["choices"][0]["text"])))
@@ -127,7 +127,7 @@ def whole_correct(task: Task[Any], request: Any, answer: Mapping[str, Any]) -> b
 
 
 def decided_correct(task: Task[Any], request: Any, answer: Mapping[str, Any]) -> bool:
-    """The same for the decided part."""
+    """Check that a decided part completes to an answer that breaks no rule."""
     try:
         return not task.answer(request, answer["choices"][0]["text"]).broken
     except OutputError:
@@ -135,17 +135,17 @@ def decided_correct(task: Task[Any], request: Any, answer: Mapping[str, Any]) ->
 
 
 def routed_correct(task: Task[Any], request: Any, answer: Mapping[str, Any]) -> bool:
-    """Whether the gateway's answer breaks no rule."""
+    """Check that the gateway's answer breaks no rule."""
     return "error" not in answer and not task.check(request, answer)
 
 
 class Starter:
-    """Starts what answers, with this process's environment; ``running`` stops it.
+    """Starts peers with this process's environment; ``running`` stops them.
 
     Args:
-        folder: with ``base`` and ``adapters``.
-        logs: folder for what the servers write.
-        running: everything that was started.
+        folder: folder with ``base`` and ``adapters``.
+        logs: folder for server logs.
+        running: exit stack that owns the started servers.
     """
 
     def __init__(self, folder: Path, logs: Path, running: ExitStack) -> None:
@@ -153,7 +153,7 @@ class Starter:
         self._logs, self._running = logs, running
 
     def start(self, names: Sequence[str]) -> list[Peer]:
-        """The peers with these names; an engine's comes after its service."""
+        """Start the named peers; ``ENGINES`` must come after ``ours``."""
         found: dict[str, Peer] = {}
         for name in names:
             if name in SERVICES:

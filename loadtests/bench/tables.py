@@ -1,4 +1,4 @@
-"""The benchmark's tables and picture, from the result files."""
+"""Tables and plot of the benchmark, generated from the result files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def publish() -> None:
-    """Write all results that there are into the pages that show them."""
+    """Write all available results to the pages that show them."""
     results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("bench-*.json")}
     for name, result in sorted(results.items()):
         show(name, table(result))
@@ -31,8 +31,8 @@ def publish() -> None:
 
 
 def kept(measured: Rows) -> float | None:
-    """The share of the engine's requests/s that is left with the gateway in front: the median over
-    interleaved rounds. None where one of them was not asked."""
+    """Return the share of the engine's requests/s that remains through the gateway: the median over
+    interleaved rounds, or None if either was not measured."""
     rates = {row["peer"]: row["requests_per_second_by_round"] for row in measured}
     if not {"ours", "engine"} <= rates.keys():
         return None
@@ -41,7 +41,7 @@ def kept(measured: Rows) -> float | None:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """One group as Markdown, and what it was measured on."""
+    """Format one group and its test setup as Markdown."""
     measured = result["measured"]
     levels = sorted({row["level"] for row in measured})
     head = [result["task"], "passes, tokens", "correct", "memory"]
@@ -76,7 +76,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def scores_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """How well the demo's adapters do in each arithmetic, as ``finetune.evaluate`` scored them."""
+    """Format the scores by ``finetune.evaluate`` of the demo adapters in each arithmetic."""
     cells = [
         [
             f"{name}, {dtype}",
@@ -92,9 +92,9 @@ def scores_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _passes(row: Mapping[str, Any]) -> str:
-    """Forward passes a request: the engine's steps, as long as no two requests share one."""
+    """Format forward passes per request: engine steps, valid while no two requests share one."""
     steps = row["steps_per_request"]
-    if steps is None:  # Hugging Face: one for each token
+    if steps is None:  # Hugging Face: one pass per token
         steps = row["tokens_per_request"]
     return f"{steps:.1f}" if row["level"] == 1 else "-"
 
@@ -113,7 +113,7 @@ def seconds(value: float) -> str:
 
 
 def picture(models: Mapping[str, Rows], task: str) -> None:
-    """Latency one at a time, a row of points for each model (``bench.png``)."""
+    """Plot latency at one request at a time, with one panel per model (``bench.png``)."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,8 +1,8 @@
 """An engine that computes nothing: ``uvicorn loadtests.bench.upstream:app``.
 
-Over real HTTP it answers every completion with some text that the constraint allows, after as many
-milliseconds as UPSTREAM_DELAY_MS says. It stands behind gateways whose own cost is measured, and
-takes the spans that they send.
+Answers every completion request over real HTTP with a text that the constraint allows, after
+UPSTREAM_DELAY_MS milliseconds. It is the upstream of gateways whose own cost is measured, and
+accepts the spans they send.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ADAPTER_SEED, BASE_SEED = 1, 2
 
 @cache
 def legal(regex: str, seed: int = ADAPTER_SEED) -> str:
-    """Some text that a constraint of ours allows."""
+    """Return a text that one of our constraints allows."""
     for output in (output for task in TASKS.values() for output in task.outputs()):
         if regex == output.decided_regex:
             return output.decided(output.sample(Random(seed)))
@@ -39,7 +39,7 @@ def legal(regex: str, seed: int = ADAPTER_SEED) -> str:
 
 
 def completion(body: bytes) -> dict[str, Any]:
-    """The answer to a ``/v1/completions`` request; the base's is another than the adapters'."""
+    """Answer a ``/v1/completions`` request; the base and the adapters answer differently."""
     asked = json.loads(body)
     seed = BASE_SEED if asked["model"] == BASE else ADAPTER_SEED
     regex = asked.get("structured_outputs", {}).get("regex")
@@ -55,7 +55,7 @@ def completion(body: bytes) -> dict[str, Any]:
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """The ASGI application."""
+    """ASGI application."""
     if scope["type"] != "http":
         return
     answer: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Runs wrk: as many connections as are asked for, each with one request after the other."""
+"""Runner for wrk. Each connection sends one request after another."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ HINT = "wrk is not installed: `make bench-gateway` brings it, or install Debian'
 
 @dataclass(frozen=True)
 class Run:
-    """What one run saw."""
+    """Results of one run."""
 
     requests: int
     seconds: float
     errors: int
-    """Answers that were not 2xx or 3xx, and connections that failed."""
+    """Responses other than 2xx and 3xx, and failed connections."""
     median_ms: float
     p99_ms: float
 
@@ -31,16 +31,16 @@ class Run:
 
 
 def run(url: str, bodies: Path, connections: int, seconds: int) -> Run:
-    """Post ``bodies`` to ``url`` for so long.
+    """Post ``bodies`` to ``url`` for ``seconds``.
 
     Args:
-        url: with the path.
-        bodies: a file with one JSON body a line; sent in turn.
-        connections: requests at once.
-        seconds: how long.
+        url: full URL, including the path.
+        bodies: file with one JSON body per line, sent in turn.
+        connections: number of concurrent requests.
+        seconds: duration.
 
     Raises:
-        RuntimeError: wrk is not there, or failed.
+        RuntimeError: wrk is not installed, or failed.
     """
     binary = program("wrk")
     if binary is None:

@@ -1,1 +1,1 @@
-"""A load test of the running service, on Locust."""
+"""Locust load test of the running service."""

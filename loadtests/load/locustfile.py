@@ -1,8 +1,8 @@
-"""Locust users that check every answer: ``make load``, beside the running service.
+"""Locust users that check every answer: run ``make load`` while the service is running.
 
-An answer that is wrong or late is a failure, so Locust's requests less its failures are the
-goodput. A client that is told to wait (429 or 503 with ``retry-after``) waits. Locust's own options
-set users, run time, weights (``--config-users``), processes and the web page.
+Wrong and late answers count as failures, so goodput is Locust's requests minus its failures.
+Clients honor ``retry-after`` on 429 and 503. Locust's own options set users, run time, weights
+(``--config-users``), processes and the web page.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 
 LEAVE_SECONDS = 0.05
-"""A client that leaves disconnects within this time."""
+"""Clients that leave early disconnect within this time."""
 COMPLETION_TOKENS = 24
 JSON = {"content-type": "application/json"}
 WRONG = "wrong answer"
@@ -51,7 +51,7 @@ def positive(text: str) -> float:
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What Locust itself has no options for."""
+    """Add the options that Locust lacks."""
     add = parser.add_argument
     add("--deadline", type=positive, default=2.0, help="seconds; a later answer is a failure")
     add("--leave", type=share, default=0.01, help="share of clients that leave before the answer")
@@ -61,8 +61,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 class Client(FastHttpUser):
-    """Asks one kind of question: one after the other, or with ``--arrivals`` in an open loop, where
-    each user adds one arrival a second whether or not earlier ones were answered."""
+    """Sends one kind of request, one after another. With ``--arrivals`` it is an open loop: each
+    user adds one arrival per second, whether or not earlier requests were answered."""
 
     abstract = True
     host = f"http://127.0.0.1:{os.environ.get('PORT', '8000')}"
@@ -85,7 +85,7 @@ class Client(FastHttpUser):
             self.ask()
 
     def ask(self) -> None:
-        """One request to its end."""
+        """Send one request and record its result."""
         path, asked, body = self.request()
         if self.rng.random() < self.options.leave:
             self.leave(path, body)
@@ -111,39 +111,39 @@ class Client(FastHttpUser):
         gevent.sleep(wait)
 
     def request(self) -> tuple[str, Any, str]:
-        """Path, what is asked, and its body."""
+        """Return the path, the request and its serialized body."""
         raise NotImplementedError
 
     def is_right(self, asked: Any, answer: bytes) -> bool:
-        """Whether ``answer`` is right; may raise if it is no answer at all."""
+        """Check whether ``answer`` is correct; may raise if it is malformed."""
         raise NotImplementedError
 
     def judge(self, asked: Any, answer: bytes) -> bool:
-        """``is_right``; what is no answer is wrong."""
+        """Call ``is_right``; treat a malformed answer as wrong."""
         try:
             return self.is_right(asked, answer)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             return False
 
     def read(self, response: ResponseContextManager) -> bytes:
-        """All of an answer."""
+        """Read the whole answer."""
         return b"".join(response.iter_content(chunk_size=65536, decode_content=False))
 
     def leave(self, path: str, body: str) -> None:
-        """Ask, and disconnect before the answer."""
+        """Send a request and disconnect before the answer."""
         url = urlsplit(str(self.host))
         connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=60)
         try:
             connection.request("POST", path, body.encode(), JSON)
             gevent.sleep(self.rng.uniform(0, LEAVE_SECONDS))
         except OSError:
-            pass  # who leaves does not mind
+            pass  # the answer is not needed
         finally:
             connection.close()
 
 
 class TaskClient(Client):
-    """Asks a task's route."""
+    """Sends requests to a task's route."""
 
     abstract = True
     routine: Task[Any]
@@ -162,7 +162,7 @@ for routine in TASKS.values():
 
 
 class CompletionsClient(Client):
-    """Streams completions of any adapter; the time to the first token is an entry of its own."""
+    """Streams completions from any adapter; time to first token is reported as its own entry."""
 
     weight = 2
 
@@ -200,7 +200,7 @@ class CompletionsClient(Client):
 
 @events.init.add_listener
 def refuse_to_load_nobody(environment: Any, **_: Any) -> None:
-    """End at once if the service is not ready."""
+    """Exit immediately if the service is not ready."""
     if isinstance(environment.runner, WorkerRunner) or not environment.parsed_options.headless:
         return
     url = str(environment.host or Client.host).rstrip("/")
@@ -213,7 +213,7 @@ def refuse_to_load_nobody(environment: Any, **_: Any) -> None:
 
 @events.quitting.add_listener
 def judge_run(environment: Any, **_: Any) -> None:
-    """Exit with 1 if a limit was broken."""
+    """Set exit code 1 if a limit was exceeded."""
     if isinstance(environment.runner, WorkerRunner):
         return
     options, stats = environment.parsed_options, environment.stats

@@ -1,4 +1,4 @@
-"""A shape for Locust: up to ``--users`` in eight equal stairs, over ``--run-time``."""
+"""Locust load shape: ramps up to ``--users`` in eight equal steps over ``--run-time``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ STEPS = 8
 
 
 class Stairs(LoadTestShape):
-    """Finds the load beyond which more users buy nothing."""
+    """Stepped load, to find the point beyond which more users add no throughput."""
 
     use_common_options = True
 

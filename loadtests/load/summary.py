@@ -1,7 +1,7 @@
-"""Goodput and answer times by load, from what Locust left: ``python -m loadtests.load.summary``.
+"""Summarize goodput and latency by load from Locust: ``python -m loadtests.load.summary``.
 
-Reads ``<folder>/locust_stats_history.csv`` (``--csv-full-history``), prints a table, and draws
-goodput against answer times. ``--publish`` puts both into the benchmarks' page.
+Reads ``<folder>/locust_stats_history.csv`` (``--csv-full-history``), prints a table, and plots
+latency against goodput. ``--publish`` adds both to the benchmarks page.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Row = dict[str, str]
 
 
 def read(folder: Path) -> list[Row]:
-    """The rows of requests, a row a second and kind.
+    """Read the rows for requests, one per second and kind.
 
     Raises:
-        OSError: the folder has no history.
+        OSError: the folder has no history file.
     """
     with (folder / "locust_stats_history.csv").open(encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if row["Type"] == "POST"]
 
 
 def stages(rows: list[Row]) -> list[dict[str, Any]]:
-    """What was answered at each number of users: good answers a second (those that did not fail),
-    failures a second, and by kind the milliseconds of its last ten seconds."""
+    """Summarize each number of users: good (not failed) answers per second, failures per second,
+    and the latency percentiles of each kind over its last ten seconds, in milliseconds."""
     by_users: dict[int, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         by_users[int(row["User Count"])][row["Name"]].append(row)
@@ -59,7 +59,7 @@ def _ms(text: str) -> int | None:
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The stages as Markdown, and what they were measured on."""
+    """Format the stages and the test setup as Markdown."""
     kinds = sorted({kind for stage in summary["stages"] for kind in stage["ms"]})
     head = ["users", "good/s", "failed/s", *(f"{kind}: p50, p95, p99 (ms)" for kind in kinds)]
     cells = [
@@ -79,7 +79,7 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
-    """The 95th percentile of each kind against goodput, a point a stage."""
+    """Plot the 95th percentile of each kind against goodput, one point per stage."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,1 +1,1 @@
-"""How vLLM is started: settings, checks before the start, and its command line."""
+"""vLLM startup: settings, preflight checks and the command line."""

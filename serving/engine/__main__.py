@@ -1,4 +1,4 @@
-"""Start the engine: ``python -m serving.engine``. Checks first, then this process becomes vLLM."""
+"""Run the startup checks, then replace this process with vLLM: ``python -m serving.engine``."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from serving.tracing import TraceTarget
 DRAFTER = "serving.vllm_plugin.drafter.Drafter"
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 SERVICE = "routine-engine"
-"""The service's name in traces, unless OTEL_SERVICE_NAME gives another."""
+"""Service name in traces, unless OTEL_SERVICE_NAME is set."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values vLLM 0.32 takes for --max-lora-rank."""
+"""Values that vLLM 0.32 accepts for --max-lora-rank."""
 
 
 def arguments(
@@ -28,15 +28,15 @@ def arguments(
     machine: Machine,
     traces: TraceTarget | None,
 ) -> list[str]:
-    """The command that becomes the engine's process.
+    """Build the command line of the engine's process.
 
     Args:
-        settings: the engine's.
-        base: the base model's folder.
-        lock: names the base and the adapters.
-        rank: the largest adapter rank.
-        machine: what it runs on.
-        traces: where spans are sent.
+        settings: engine settings.
+        base: folder of the base model.
+        lock: lock file, which names the base model and the adapters.
+        rank: largest adapter rank.
+        machine: hardware to run on.
+        traces: destination of spans; None disables tracing.
     """
     modules = [f"{name}={settings.adapters / name}" for name in lock.adapters]
     options: dict[str, str | int | float] = {
@@ -44,7 +44,7 @@ def arguments(
         "--served-model-name": lock.base.name,
         "--host": settings.engine_host,
         "--port": settings.engine_port,
-        # Not one an engine core, vLLM's choice: two on two cores gained nothing.
+        # vLLM's default is one per engine core; two on two CPU cores were no faster.
         "--api-server-count": 1,
         "--data-parallel-size": settings.engine_data_parallel,
         "--shutdown-timeout": settings.engine_drain_seconds,
@@ -53,8 +53,8 @@ def arguments(
         "--max-num-seqs": settings.engine_max_num_seqs,
         "--max-num-batched-tokens": 8192,
         "--max-lora-rank": next(size for size in LORA_RANKS if size >= rank),
-        # One slot more than adapters. On CPU, vLLM 0.32 computes requests without adapter with the
-        # last slot's weights; the empty slot's are zero (vllm/lora/ops/torch_ops/lora_ops.py).
+        # One more slot than adapters. On CPU, vLLM 0.32 applies the last slot's weights to requests
+        # without an adapter; an empty slot's are zero (vllm/lora/ops/torch_ops/lora_ops.py).
         "--max-loras": len(modules) + 1,
         "--structured-outputs-config.backend": "outlines",
         "--generation-config": "vllm",
@@ -71,13 +71,13 @@ def arguments(
     if machine.gpu:
         options["--gpu-memory-utilization"] = settings.engine_gpu_memory_share
     else:
-        # Requests that differ in what their last lines say share the cache of what comes before,
-        # in whole blocks. vLLM's block on CPU, 128 tokens, is longer than our prompts.
+        # Requests that differ only in their last lines share the cached prefix, in whole blocks.
+        # vLLM's default CPU block, 128 tokens, is longer than our prompts.
         options["--block-size"] = 32
-        # The model runs in the engine core's process. vLLM's own choice on CPU is a worker process;
-        # the two wait for each other busily, on two cores that others need (vllm/platforms/cpu.py,
-        # vllm/distributed/device_communicators/shm_broadcast.py). Named by its class because the
-        # short name is overruled.
+        # Run the model in the engine core's process. vLLM's CPU default is a worker process; the
+        # two busy-wait for each other on two cores that others need (vllm/platforms/cpu.py,
+        # vllm/distributed/device_communicators/shm_broadcast.py). Set by class because vLLM
+        # overrides the short name.
         options["--distributed-executor-backend"] = IN_PROCESS
     command = [sys.executable, "-W", "ignore", "-m", "serving.engine.serve"]
     command += ["--disable-uvicorn-access-log", "--enable-lora", "--lora-modules", *modules]
@@ -89,14 +89,14 @@ def arguments(
 def environment(
     settings: EngineSettings, machine: Machine, traces: TraceTarget | None
 ) -> dict[str, str]:
-    """What the engine's process needs in its environment beside what it inherits."""
+    """Return the environment variables to add for the engine's process."""
     variables = {
-        "HF_HUB_OFFLINE": "1",  # preflight has fetched what is needed
+        "HF_HUB_OFFLINE": "1",  # preflight has already fetched the model
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
-        # Longer than any client of ours keeps an idle connection. When vLLM's event loop is late, a
-        # timer of 5 s (its default) closes connections that have a request waiting in them.
+        # Longer than our clients keep idle connections. With the default of 5 s, vLLM closes
+        # connections that have a pending request when its event loop is late.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
     }
     if traces:
@@ -104,11 +104,11 @@ def environment(
         variables["OTEL_SERVICE_NAME"] = os.environ.get("OTEL_SERVICE_NAME", SERVICE)
     if not machine.gpu:
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(settings.engine_cpu_kv_cache_gib)
-        # What vLLM sets for its worker processes (vllm/utils/ompmultiprocessing.py): threads that
-        # found no work leave the core after 5 ms.
+        # vLLM sets these for its worker processes (vllm/utils/ompmultiprocessing.py): idle threads
+        # release the core after 5 ms.
         variables |= {"KMP_BLOCKTIME": "5", "KMP_TPAUSE": "0"}
-        # vLLM compiles a few functions, in C++, when a request first needs them. The first with
-        # ``logprobs`` held up all others for 12 s; without a C++ compiler it ended the engine.
+        # vLLM compiles a few functions to C++ on first use. The first request with ``logprobs``
+        # blocked all others for 12 s; without a C++ compiler it crashed the engine.
         variables["TORCH_COMPILE_DISABLE"] = "1"
         variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(machine.threads))
         preload = [*map(str, _cpu_libraries()), os.environ.get("LD_PRELOAD", "")]
@@ -117,8 +117,8 @@ def environment(
 
 
 def _cpu_libraries() -> list[Path]:
-    """Libraries that vLLM recommends to preload on CPU: Intel's OpenMP (from the package
-    ``intel-openmp``), and tcmalloc where the machine has it."""
+    """Return the libraries that vLLM recommends preloading on CPU: Intel's OpenMP (package
+    ``intel-openmp``), and tcmalloc if installed."""
     openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
     tcmalloc = sorted(Path("/usr/lib").glob("*-linux-gnu/libtcmalloc_minimal.so.4"))
     return [path for path in (openmp, *tcmalloc) if path.exists()]

@@ -1,9 +1,9 @@
-"""Engine liveness check: ``python -m serving.engine.health``, for a container's health check or an
-orchestrator's liveness probe. Exits with 1 and one line if the engine on this machine hangs.
+"""Engine liveness check: ``python -m serving.engine.health``, for container health checks and
+liveness probes. Exits with status 1 and a one-line message if the engine on this machine hangs.
 
-vLLM's own ``/health`` only says that the API server answers, which it still does when an engine
-core hangs. Here each engine core is asked for one token, so that it has work, and must make a step.
-Waiting for the token itself would call a busy engine dead.
+vLLM's ``/health`` only shows that the API server responds, which it does even if an engine core
+hangs. This check requests one token from each engine core, so that it has work, and expects it to
+make a step. Waiting for the token itself would report a busy engine as dead.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from serving.engine.settings import EngineSettings
 from serving.process import StartError, load
 
 PATIENCE_SECONDS = 20
-"""Longer than a step takes: the longest is a full batch of prompts, on a CPU."""
+"""Longer than the longest step: a full batch of prompts on a CPU."""
 POLL_SECONDS = 0.25
 STEPS = "vllm:iteration_tokens_total_count"
 ONE_TOKEN = b'{"prompt": ".", "max_tokens": 1}'
 
 
 class NoProgress(Exception):
-    """The engine stands still: the message says where."""
+    """The engine is stuck; the message names the engine cores."""
 
 
 def steps(url: str) -> dict[str, float]:
-    """By engine core, its steps so far. One that nobody has asked yet may be missing.
+    """Return the step count by engine core. A core that has had no request may be missing.
 
     Raises:
-        OSError: the API server does not answer.
+        OSError: the API server does not respond.
     """
     with urllib.request.urlopen(f"{url}/metrics", timeout=PATIENCE_SECONDS) as response:
         families = text_string_to_metric_families(response.read().decode())
@@ -50,16 +50,16 @@ def _generate(url: str, core: int) -> None:
 
 
 def check(url: str, cores: int, patience_seconds: float = PATIENCE_SECONDS) -> None:
-    """See the engine get on.
+    """Check that every engine core makes a step.
 
     Args:
-        url: the engine's.
-        cores: how many engine cores it has.
-        patience_seconds: how long it may take.
+        url: base URL of the engine.
+        cores: number of engine cores.
+        patience_seconds: timeout.
 
     Raises:
-        NoProgress: a core makes no step.
-        OSError: the API server does not answer.
+        NoProgress: a core makes no step in time.
+        OSError: the API server does not respond.
     """
     deadline = time.monotonic() + patience_seconds
     before = steps(url)

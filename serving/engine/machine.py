@@ -1,6 +1,6 @@
-"""What the engine computes on: a GPU or a CPU, in which arithmetic, on how many threads.
+"""Hardware detection: GPU or CPU, data type and thread count.
 
-Nothing here loads torch: it would take a second of every start.
+Importing torch would add a second to every start, so this module avoids it on CPU.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ NATIVE = {
     "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
     "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
 }
-"""By number type, the kernel's names of the instructions that multiply it; the last is ARM's."""
+"""CPU flags of native multiplication, by data type; the last flag of each is ARM's."""
 ISA_LIMIT = "ONEDNN_MAX_CPU_ISA"
 LIMITS_BELOW_BFLOAT16 = {
     "SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI",
 }  # fmt: skip
-"""Values with which oneDNN, which multiplies for vLLM, leaves those instructions unused."""
+"""Values with which oneDNN, vLLM's matrix library on CPU, does not use those instructions."""
 NUMA = "libnuma.so.1"
 SHARED_MEMORY = Path("/dev/shm")
 NEEDED_SHARED_BYTES = 2**24
-"""Semaphores and OpenMP's registrations took 0.1 MB on CPU; without room for them vLLM's processes
-end in an error that names neither. A container has 64 MB if nobody says otherwise."""
+"""Semaphores and OpenMP registrations took 0.1 MB on CPU. If they do not fit, vLLM's processes fail
+with an error that mentions neither. Containers get 64 MB by default."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What this machine gives the engine."""
+    """Hardware resources and data type for the engine."""
 
     gpu: bool
     dtype: str
-    """For vLLM's ``--dtype``."""
+    """Value of vLLM's ``--dtype``."""
     reason: str
-    """Why that, in words."""
+    """Why this data type was chosen, for the log."""
     warning: str
-    """What makes it slow and could be set otherwise; empty if nothing."""
+    """A setting that makes the engine slow, and its fix; empty if none."""
     threads: int
-    """For OpenMP, on a CPU."""
+    """OpenMP threads on a CPU."""
 
 
 def look(settings: EngineSettings) -> Machine:
-    """This machine, as ``settings`` want it used.
+    """Inspect this machine and choose how to use it.
 
     Raises:
-        StartError: no GPU where one is wanted, no libnuma, or too little shared memory.
+        StartError: a required GPU or libnuma is missing, or there is too little shared memory.
     """
     gpu = has_gpu()
     check_machine(settings.engine_device, gpu)
@@ -64,13 +64,13 @@ def look(settings: EngineSettings) -> Machine:
 
 
 def choose(settings: EngineSettings, gpu: bool, threads: int) -> Machine:
-    """A machine with these resources, in the arithmetic that ``settings`` and this CPU call for."""
+    """Return a machine with these resources and the data type for ``settings`` and this CPU."""
     dtype, reason, warning = arithmetic(settings.engine_dtype, gpu, instructions(os.environ))
     return Machine(gpu, dtype, reason, warning, threads)
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA GPU can be used, by the vLLM that is installed."""
+    """Return whether the installed vLLM can use an NVIDIA GPU."""
     try:
         version(CPU_BUILD)
     except PackageNotFoundError:
@@ -81,8 +81,8 @@ def has_gpu() -> bool:
 
 
 def instructions(variables: Mapping[str, str]) -> frozenset[str]:
-    """The CPU's instruction sets, by the kernel's names; none of those that ``NATIVE`` has where an
-    environment variable keeps oneDNN from them."""
+    """Return the CPU flags as the kernel names them, without those in ``NATIVE`` if an environment
+    variable prevents oneDNN from using them."""
     try:
         lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -95,15 +95,15 @@ def instructions(variables: Mapping[str, str]) -> frozenset[str]:
 
 
 def arithmetic(wanted: str, gpu: bool, flags: frozenset[str]) -> tuple[str, str, str]:
-    """Which number type to compute in. The figures behind it are in docs/benchmarks.md.
+    """Choose the data type. docs/benchmarks.md has the measurements behind the choice.
 
     Args:
-        wanted: ``ENGINE_DTYPE``.
-        gpu: whether one is used.
-        flags: as ``instructions`` gives them.
+        wanted: value of ``ENGINE_DTYPE``.
+        gpu: whether a GPU is used.
+        flags: result of ``instructions``.
 
     Returns:
-        The type, why, and a warning, which is empty for a type that the CPU multiplies itself.
+        The type, the reason, and a warning if the CPU emulates the type (else empty).
     """
     if gpu:
         return wanted, "the model's own" if wanted == "auto" else "as ENGINE_DTYPE says", ""
@@ -123,21 +123,21 @@ def arithmetic(wanted: str, gpu: bool, flags: frozenset[str]) -> tuple[str, str,
 
 
 def threads(engines: int) -> int:
-    """Threads for each of ``engines``: one for a physical core that this process may use. OpenMP
-    itself counts a machine's processors, whatever a container's quota leaves of them."""
+    """Return the threads per engine: one per physical core that this process may use. OpenMP's own
+    default counts the machine's processors and ignores a container's CPU quota."""
     physical = psutil.cpu_count(logical=False) or 1
     return max(1, min(int(cores()), physical) // engines)
 
 
 def check_machine(device: str, gpu: bool) -> None:
-    """The machine has what vLLM needs before it loads anything.
+    """Check vLLM's machine requirements before it loads anything.
 
     Args:
-        device: ``auto`` or ``gpu``, as ``ENGINE_DEVICE`` has it.
-        gpu: whether there is one.
+        device: value of ``ENGINE_DEVICE``, ``auto`` or ``gpu``.
+        gpu: whether a GPU is available.
 
     Raises:
-        StartError: no GPU, no libnuma, or too little shared memory.
+        StartError: a required GPU or libnuma is missing, or there is too little shared memory.
     """
     if device == "gpu" and not gpu:
         raise StartError(

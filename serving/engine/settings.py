@@ -1,4 +1,4 @@
-"""What the engine can be told from the environment."""
+"""Engine settings, read from the environment."""
 
 from __future__ import annotations
 
@@ -12,40 +12,38 @@ DEMO = Path(__file__).parents[2] / "finetune" / "demo"
 
 
 class EngineSettings(BaseSettings):
-    """Environment variables in capitals: ``MODEL``, ``ADAPTERS``, ``ENGINE_PORT`` and so on."""
+    """Read from upper-case environment variables: ``MODEL``, ``ADAPTERS``, ``ENGINE_PORT`` etc."""
 
     model_config = SettingsConfigDict(use_attribute_docstrings=True, frozen=True)
 
     model: str = str(DEMO / "base")
-    """Base model: a folder, or a name on the Hugging Face hub such as
+    """Base model: a folder or a Hugging Face Hub name, for example
     ``EleutherAI/polyglot-ko-1.3b``."""
     adapters: Path = DEMO / "adapters"
-    """Folder with one sub-folder per adapter and their ``lock.json``."""
+    """Folder that contains ``lock.json`` and one subfolder per adapter."""
     engine_drafter: Literal["on", "off"] = "on"
-    """Speculative decoding; ``off`` is plain decoding, one pass a token."""
+    """Speculative decoding. ``off`` decodes one token per forward pass."""
     engine_draft_tokens: int = Field(default=48, ge=1)
-    """Tokens a draft may have."""
+    """Maximum tokens per draft."""
     engine_host: str = "127.0.0.1"
     """Address the engine listens on."""
     engine_port: int = Field(default=8001, ge=1, le=65535)
     """Port the engine listens on."""
     engine_device: Literal["auto", "gpu"] = "auto"
-    """``gpu`` refuses to start without a GPU (as the GPU image does); ``auto`` takes one if it is
-    there."""
+    """``auto`` uses a GPU if available; ``gpu`` (the GPU image's setting) requires one to start."""
     engine_data_parallel: int = Field(default=1, ge=1)
-    """Copies of the model, each on a GPU of its own, behind one port. vLLM spreads requests over
-    them."""
+    """Model copies, each on its own GPU, behind one port. vLLM balances requests across them."""
     engine_drain_seconds: int = Field(default=20, ge=1)
-    """How long requests may go on after SIGTERM. vLLM answers none of those it drops then: their
-    connections stay open until it is killed."""
+    """Seconds that requests may take to finish after SIGTERM. vLLM then drops the rest without a
+    response; their connections stay open until it is killed."""
     engine_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Arithmetic. ``auto`` takes the model's own on a GPU; on a CPU, bfloat16 where the CPU
-    multiplies that itself, else float32 (docs/benchmarks.md)."""
+    """Data type. ``auto`` is the model's own type on a GPU. On a CPU, it is bfloat16 if supported
+    natively, otherwise float32 (docs/benchmarks.md)."""
     engine_max_model_len: int = Field(default=2048, ge=256)
-    """Longest prompt and answer together, in tokens."""
+    """Maximum length of prompt plus answer, in tokens."""
     engine_max_num_seqs: int = Field(default=128, ge=1)
-    """Requests in one batch at most."""
+    """Maximum requests per batch."""
     engine_cpu_kv_cache_gib: int = Field(default=2, ge=1)
-    """KV cache on a machine without GPU, in GiB."""
+    """KV cache size on a CPU, in GiB."""
     engine_gpu_memory_share: float = Field(default=0.9, gt=0, le=1)
-    """Share of a GPU's memory that vLLM takes."""
+    """Fraction of GPU memory that vLLM uses."""

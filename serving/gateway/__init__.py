@@ -1,1 +1,1 @@
-"""The HTTP service in front of the engine."""
+"""The HTTP gateway in front of the engine."""

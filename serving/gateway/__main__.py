@@ -24,7 +24,7 @@ def main() -> None:
     except StartError as error:
         sys.exit(f"gateway: {error}")
     logs.set_up(settings.log_level)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # "ready" is said by us
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the gateway logs "ready" itself
     uvicorn.run(
         create_app(settings, on_ready=settle, traces=traces),
         host=settings.host,

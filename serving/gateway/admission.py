@@ -1,4 +1,4 @@
-"""Admission control: how many requests are at the engine, how many wait, and what is refused."""
+"""Admission control: limits concurrent and queued requests, and rejects the rest."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from serving.gateway.telemetry import Telemetry
 
 
 class Admission:
-    """A bounded queue in front of the engine, first come, first served.
+    """A bounded FIFO queue in front of the engine.
 
     Args:
-        max_in_flight: requests at the engine at once.
+        max_in_flight: maximum concurrent requests to the engine.
         max_queued: queue capacity, in requests.
-        telemetry: where requests are counted.
+        telemetry: receives queue metrics.
     """
 
     def __init__(self, max_in_flight: int, max_queued: int, telemetry: Telemetry) -> None:
@@ -28,10 +28,10 @@ class Admission:
 
     @asynccontextmanager
     async def slot(self, adapter: str) -> AsyncIterator[None]:
-        """Wait for a slot at the engine, and hold it.
+        """Wait for an engine slot and hold it.
 
         Args:
-            adapter: whom the request is for, as a metric label.
+            adapter: the requested adapter, as a metric label.
 
         Raises:
             Overloaded: on entry, if the queue is full.

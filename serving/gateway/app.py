@@ -1,4 +1,4 @@
-"""Puts the gateway together: settings in, a FastAPI application out."""
+"""Application factory: builds the FastAPI application from settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EngineFactory = Callable[[GatewaySettings], Engine]
 
 
 def vllm_engine(settings: GatewaySettings) -> Engine:
-    """The engine at the configured address."""
+    """Create a client for the engine at the configured address."""
     return VllmEngine(
         settings.engine, settings.connect_timeout_seconds, settings.engine_timeout_seconds
     )
@@ -48,19 +48,19 @@ def create_app(
     on_ready: Callable[[], None] = lambda: None,
     traces: TraceTarget | None = None,
 ) -> FastAPI:
-    """The application.
+    """Create the application.
 
     Args:
-        settings: the process's settings.
-        engine_factory: makes the engine client, inside the running event loop.
+        settings: gateway settings.
+        engine_factory: creates the engine client; called inside the running event loop.
         on_ready: called each time the service becomes ready.
-        traces: where spans are sent.
+        traces: trace export target; None disables tracing.
     """
     metrics = Metrics()
     telemetry = Telemetry(metrics, traces)
     for task in TASKS.values():
         for output in task.outputs():
-            assert output.decided_regex  # built now: importing Outlines takes a second
+            assert output.decided_regex  # build at startup: importing Outlines takes a second
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -69,7 +69,7 @@ def create_app(
         generator = Generator(engine, admission, telemetry)
         readiness = Readiness(engine, settings.probe_interval_seconds, metrics, on_ready)
         router = routes(engine, generator, admission, readiness, telemetry)
-        app.router.routes[:0] = router.routes  # before the pages': the first that fits is taken
+        app.router.routes[:0] = router.routes  # ahead of the docs pages: first match wins
         tasks = [asyncio.create_task(work) for work in (readiness.watch(), watch_process(metrics))]
         yield
         for task in tasks:
@@ -90,14 +90,14 @@ def create_app(
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    """Starlette's 404 and 405 as an error that ``RequestMiddleware`` answers."""
+    """Convert Starlette's 404 and 405 into an error that ``RequestMiddleware`` handles."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
     raise RouteError(error.status_code, message, (error.headers or {}).get("Allow"))
 
 
 def _describe(app: FastAPI) -> None:
-    """Put what requests are, and the one error shape, into the OpenAPI page."""
+    """Add the request schemas and the common error schema to OpenAPI."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

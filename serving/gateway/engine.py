@@ -1,6 +1,6 @@
-"""The engine as the gateway sees it: a few calls over HTTP, with typed errors.
+"""The engine client: a few HTTP calls with typed errors.
 
-Knows vLLM's OpenAI-compatible API and nothing of tasks.
+Depends on vLLM's OpenAI-compatible API, but not on tasks.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from serving.gateway.errors import (
 )
 
 HEALTH_SECONDS = 2
-"""An engine that does not answer its health check for so long hangs."""
+"""Health check timeout; a slower engine counts as hung."""
 KEEP_ALIVE_SECONDS = 3
-"""Idle connections are closed here long before vLLM does (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), so that
-no request meets a connection that is just being closed."""
+"""Idle connection timeout. Must be well below vLLM's (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), so that no
+request uses a connection that vLLM is closing."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What the engine generated, and its count of tokens."""
+    """Generated text and the engine's token counts."""
 
     text: str
     prompt_tokens: int
@@ -42,7 +42,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Model:
-    """What the engine serves: the base, or an adapter of it."""
+    """A model served by the engine: the base or an adapter."""
 
     name: str
     created: int
@@ -57,7 +57,7 @@ class _Card(msgspec.Struct):
 
 
 class _Models(msgspec.Struct):
-    """vLLM's answer to ``GET /v1/models``: of it, what is read here."""
+    """Response to ``GET /v1/models``; only the fields used here."""
 
     data: list[_Card]
 
@@ -72,7 +72,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Completion(msgspec.Struct):
-    """vLLM's answer to ``POST /v1/completions``: of it, what is read here."""
+    """Response to ``POST /v1/completions``; only the fields used here."""
 
     choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
     usage: _Usage
@@ -84,24 +84,24 @@ class _Error(msgspec.Struct):
 
 
 class _Failure(msgspec.Struct):
-    """vLLM's answer to a request that failed."""
+    """vLLM's error response."""
 
     error: _Error
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """An engine answer that is passed through as it comes."""
+    """An engine response that is streamed through unchanged."""
 
     content_type: str
     chunks: AsyncIterator[bytes]
 
 
 class Engine(Protocol):
-    """What the gateway needs of an engine."""
+    """The engine interface used by the gateway."""
 
     async def models(self) -> list[Model]:
-        """The base and the adapters that are loaded.
+        """List the base model and the loaded adapters.
 
         Raises:
             GatewayError: EngineUnavailable, EngineTimeout or EngineFault.
@@ -109,7 +109,7 @@ class Engine(Protocol):
         ...
 
     async def healthy(self) -> bool:
-        """Whether the engine answers its health check."""
+        """Return whether the engine passes its health check."""
         ...
 
     async def complete(
@@ -120,14 +120,14 @@ class Engine(Protocol):
         regex: str | None,
         headers: Mapping[str, str],
     ) -> Completion:
-        """Generate greedily.
+        """Generate a completion with greedy decoding.
 
         Args:
-            model: base or adapter.
-            prompt: text to go on from.
-            max_tokens: at most so many.
-            regex: the generated text is in this language; None leaves it free.
-            headers: passed on (request id, trace).
+            model: name of the base or an adapter.
+            prompt: the prompt text.
+            max_tokens: maximum number of generated tokens.
+            regex: constraint on the generated text; None for unconstrained generation.
+            headers: forwarded to the engine (request id, trace).
 
         Raises:
             GatewayError: EngineUnavailable, EngineTimeout or EngineFault.
@@ -137,21 +137,21 @@ class Engine(Protocol):
     def completions(
         self, body: bytes, headers: Mapping[str, str]
     ) -> AbstractAsyncContextManager[Upstream]:
-        """Pass a ``/v1/completions`` request through.
+        """Forward a ``/v1/completions`` request unchanged.
 
         Raises:
-            GatewayError: on entry, an engine error or EngineRefused; later, while chunks are read,
+            GatewayError: on entry, an engine error or EngineRefused; while reading chunks,
                 EngineUnavailable or EngineTimeout.
         """
         ...
 
     async def close(self) -> None:
-        """Close connections."""
+        """Close all connections."""
         ...
 
 
 class VllmEngine:
-    """vLLM's API server at ``url``. Make it inside a running event loop."""
+    """Client for a vLLM API server at ``url``. Create it inside a running event loop."""
 
     def __init__(self, url: str, connect_timeout_seconds: float, timeout_seconds: float) -> None:
         self._url = url
@@ -201,7 +201,7 @@ class VllmEngine:
             written = await self._fetch("POST", "/v1/completions", data, headers)
             answer = msgspec.json.decode(written, type=_Completion)
         except EngineRefused as error:
-            # The gateway wrote this request itself: a refusal is a fault of the deployment.
+            # The gateway built this request itself, so a refusal is a deployment error.
             raise EngineFault(f"the engine refused a task request: {error.message}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EngineFault(f"the engine's answer is not a completion: {error}") from error
@@ -226,7 +226,7 @@ class VllmEngine:
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        """The whole answer."""
+        """Return the full response body."""
         with _TRANSLATED:
             async with self._ask(method, path, data, headers or {}) as response:
                 body = await response.read()
@@ -242,7 +242,7 @@ class VllmEngine:
 
 
 class _Translated:
-    """A block in which aiohttp's errors become ours."""
+    """Context manager that converts aiohttp errors into gateway errors."""
 
     def __enter__(self) -> None:
         pass
@@ -262,7 +262,7 @@ _TRANSLATED = _Translated()
 
 
 def _refusal(status: int, body: bytes) -> GatewayError:
-    """The engine's error answer as one of ours."""
+    """Convert the engine's error response into a gateway error."""
     try:
         error = msgspec.json.decode(body, type=_Failure).error
     except (msgspec.DecodeError, UnicodeDecodeError):

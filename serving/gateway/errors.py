@@ -1,21 +1,21 @@
-"""Every error a client can see.
+"""All errors that a client can receive.
 
-    GatewayError              500  a bug of ours
-    ├── InvalidRequest        422  a field is missing, unknown, or out of its limits
+    GatewayError              500  a bug in the gateway
+    ├── InvalidRequest        422  a field is missing, unknown or out of range
     ├── MalformedBody         400  not JSON
     ├── UnsupportedMediaType  415  not application/json
-    ├── NotAcceptable         406  no form of the answer that the client accepts
+    ├── NotAcceptable         406  no supported answer format matches Accept
     ├── BodyTooLarge          413
     ├── RouteError            404, 405
     ├── Overloaded            429  the queue is full
-    ├── EngineUnavailable     503  the engine is down, or not ready
-    │   └── EngineSilent      503  it takes no connections
+    ├── EngineUnavailable     503  the engine is down or not ready
+    │   └── EngineSilent      503  the engine does not accept connections
     ├── EngineTimeout         504
     ├── EngineRefused         4xx  the engine refused a pass-through request
-    ├── EngineFault           502  the engine answered what it should not
+    ├── EngineFault           502  the engine returned an invalid response
     └── WrongAnswer           502  the answer failed the semantic check
 
-All leave as OpenAI's error shape: {"error": {"message", "type", "param", "code"}}.
+All use OpenAI's error format: {"error": {"message", "type", "param", "code"}}.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from typing import Any, ClassVar
 
 
 class GatewayError(Exception):
-    """An error with an HTTP status. Each class says whether asking again can help."""
+    """An error with an HTTP status. Each class defines whether a retry can help."""
 
     status: int = 500
     type: ClassVar[str] = "server_error"
     code: str = "internal_error"
     retry_after_seconds: ClassVar[int | None] = None
-    """Set where the same request can succeed later."""
+    """Set if the same request can succeed later."""
     engine_error: ClassVar[str | None] = None
-    """What the engine did, where it is to blame: the kind in metrics."""
+    """The ``kind`` label in metrics if the engine caused the error, else None."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class GatewayError(Exception):
         return {"retry-after": str(self.retry_after_seconds)}
 
     def body(self) -> dict[str, Any]:
-        """OpenAI's error object."""
+        """Return OpenAI's error object."""
         return {
             "error": {
                 "message": self.message,
@@ -58,7 +58,7 @@ class GatewayError(Exception):
         }
 
     def bytes(self) -> bytes:
-        """``body`` as UTF-8 JSON; half a surrogate pair, which JSON can carry, becomes ``?``."""
+        """Encode ``body`` as UTF-8 JSON; lone surrogates, which JSON allows, become ``?``."""
         return json.dumps(self.body(), ensure_ascii=False).encode(errors="replace")
 
 
@@ -87,7 +87,7 @@ class NotAcceptable(ClientError):
 
 
 class RouteError(ClientError):
-    """No such route, or not with this method: then ``allowed`` says with which."""
+    """Unknown route, or wrong method; ``allowed`` lists the methods in the latter case."""
 
     def __init__(self, status: int, message: str, allowed: str | None) -> None:
         super().__init__(message)
@@ -111,7 +111,7 @@ class EngineUnavailable(GatewayError):
 
 
 class EngineSilent(EngineUnavailable):
-    """It took a whole timeout to find out, and would again."""
+    """Connecting took the full timeout. Not retried, because a retry would take as long."""
 
 
 class EngineTimeout(GatewayError):
@@ -121,7 +121,7 @@ class EngineTimeout(GatewayError):
 
 
 class EngineRefused(ClientError):
-    """The engine's own 4xx answer to a pass-through request, in the one error shape."""
+    """The engine's 4xx response to a pass-through request, in the common error format."""
 
     engine_error = "refused"
 
@@ -145,4 +145,4 @@ ENGINE_ERRORS = tuple(
     for error in (EngineUnavailable, EngineTimeout, EngineRefused, EngineFault)
     if error.engine_error
 )
-"""The kinds of errors that the engine is to blame for."""
+"""Kinds of errors caused by the engine."""

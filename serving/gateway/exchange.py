@@ -1,4 +1,4 @@
-"""One request on its way through the gateway: its ids, body and error, and what was sent."""
+"""Per-request state: ids, body, error and response status."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ _TRACEPARENT = re.compile(
 )
 """W3C Trace Context, level 1, section 3.2."""
 CLIENT_LEFT = 499
-"""Status, in metrics and logs, of requests whose client left before the answer began."""
+"""Status in metrics and logs if the client disconnected before the response started."""
 
 
 class Exchange:
-    """A request and its answer.
+    """A request and its response.
 
     Args:
-        scope: ASGI's, of an HTTP request.
-        receive: the server's.
-        send: the server's.
-        max_body_bytes: the largest body that is read.
+        scope: ASGI scope of an HTTP request.
+        receive: ASGI ``receive`` of the server.
+        send: ASGI ``send`` of the server.
+        max_body_bytes: maximum request body size.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
         self.start = time.perf_counter()
         self._receive, self._send, self._max_body_bytes = receive, send, max_body_bytes
-        self._given: Mapping[bytes, bytes] = dict(reversed(scope["headers"]))  # the first counts
+        self._given: Mapping[bytes, bytes] = dict(reversed(scope["headers"]))  # first one wins
         self.headers = self._ids()
-        """``x-request-id``, and ``traceparent`` once ``trace`` was called: for the engine, and for
-        the client."""
+        """Headers sent to the engine and the client: ``x-request-id``, and ``traceparent`` after
+        ``trace`` is called."""
         self.error: GatewayError | None = None
-        """What went wrong, before the answer or in the middle of it."""
+        """The error that occurred before or during the response."""
         self.status = CLIENT_LEFT
-        """The status that was sent, or ``CLIENT_LEFT`` as long as there is none."""
+        """The status sent, or ``CLIENT_LEFT`` until one is sent."""
         self._left = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
 
     @property
     def log_fields(self) -> dict[str, str]:
-        """The ids, for a log line."""
+        """Ids for log records."""
         return {
             "request_id": self.headers["x-request-id"],
             "trace_id": self.headers["traceparent"].split("-")[1],
@@ -62,11 +62,11 @@ class Exchange:
         return self._left.is_set()
 
     async def body(self) -> bytes:
-        """The whole body. From here on, the request is cancelled when its client leaves.
+        """Read the full body. Afterwards, a client disconnect cancels the request.
 
         Raises:
-            UnsupportedMediaType: it is not called JSON.
-            BodyTooLarge: it has more than ``max_body_bytes``.
+            UnsupportedMediaType: the content type is not JSON.
+            BodyTooLarge: the body exceeds ``max_body_bytes``.
         """
         kind = self._given.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind != b"application/json":
@@ -92,18 +92,18 @@ class Exchange:
         work.cancel()
 
     def end(self) -> None:
-        """Stop looking whether the client leaves."""
+        """Stop watching for a client disconnect."""
         if self._watcher:
             self._watcher.cancel()
-            self._watcher = None  # or the two would wait for the garbage collector
+            self._watcher = None  # break the reference cycle
 
     async def receive(self) -> Message:
-        """ASGI's ``receive`` for whoever answers: the body is read by ``body``."""
+        """Wait for the disconnect (ASGI ``receive``); the body is read by ``body``."""
         await self._left.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """ASGI's ``send``, with the request's ids."""
+        """Send an ASGI message, with the request's id headers added."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             ids = [(name.encode(), value.encode()) for name, value in self.headers.items()]
@@ -111,14 +111,14 @@ class Exchange:
         await self._send(message)
 
     async def fail(self, error: GatewayError) -> None:
-        """Answer with ``error``."""
+        """Send ``error`` as the response."""
         headers = [(b"content-type", b"application/json")]
         headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
         await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": error.bytes()})
 
     def _ids(self) -> dict[str, str]:
-        """The client's ids where they are well formed; a new request id where it is not."""
+        """Return the client's ids if well formed; generate a request id if it is not."""
         request_id = self._given.get(b"x-request-id", b"").decode("latin-1")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = _random_hex(16)
@@ -128,14 +128,14 @@ class Exchange:
         return {"x-request-id": request_id, "traceparent": traceparent}
 
     def trace(self, span: Span) -> None:
-        """Go on with the client's trace, or with one that begins here: ``span`` is the parent of
-        what the engine does, if it is recorded."""
+        """Continue the client's trace, or start a new one. If ``span`` is recorded, it becomes the
+        parent of the engine's spans."""
         inject(self.headers, span)
         self.headers.setdefault("traceparent", f"00-{_random_hex(16)}-{_random_hex(8)}-01")
 
 
 def exchange_of(request: Request) -> Exchange:
-    """The exchange that ``RequestMiddleware`` made for ``request``."""
+    """Return the exchange that ``RequestMiddleware`` created for ``request``."""
     found = request.scope["exchange"]
     assert isinstance(found, Exchange)
     return found

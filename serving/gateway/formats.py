@@ -1,6 +1,6 @@
-"""In which form an answer leaves: JSON, or one of the task's own.
+"""Content negotiation: JSON, or one of the task's own formats.
 
-The form follows the request's Accept header (RFC 9110, section 12.5.1).
+The format is chosen by the request's Accept header (RFC 9110, section 12.5.1).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from serving.tasks.base import Form, QueryError, Task
 JSON = "application/json"
 
 Renderer = Callable[[str], Response]
-"""From an answer's JSON text to the response."""
+"""Converts an answer's JSON text into the response."""
 
 
 def forms_of(task: Task[Any]) -> dict[str, Form | None]:
-    """The forms of a task's answers by media type. Of those that a client likes equally, the last
-    is chosen: JSON."""
+    """Return a task's answer formats by media type. JSON comes last, because the last one wins if
+    the client has no preference."""
     return {**{form.media_type: form for form in task.forms()}, JSON: None}
 
 
 def choose(request: Request, forms: Mapping[str, Form | None]) -> Renderer:
-    """What makes the form of the answer that ``request`` asks for.
+    """Select the renderer for the format that ``request`` accepts.
 
     Raises:
-        NotAcceptable: there is none.
-        InvalidRequest: the form needs a query parameter that is missing or wrong.
+        NotAcceptable: no format matches.
+        InvalidRequest: a query parameter of the format is missing or invalid.
     """
     offered = tuple(forms)
     chosen = _best(offered, request.headers.get("accept", "*/*"))
@@ -54,7 +54,7 @@ def choose(request: Request, forms: Mapping[str, Form | None]) -> Renderer:
 
 @lru_cache(maxsize=64)
 def _best(offered: tuple[str, ...], accept: str) -> str:
-    """The offered media type that ``accept`` likes best; empty if it likes none."""
+    """Return the offered media type that best matches ``accept``; empty if none does."""
     try:
         chosen: str = mimeparse.best_match(offered, accept)
     except mimeparse.MimeTypeParseException:

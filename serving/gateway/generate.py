@@ -1,7 +1,7 @@
 """The data path: from a validated request to a checked answer.
 
-request → (the task before) → prompt + forced head → engine (adapter, constraint) → decisions →
-whole answer → check
+request → (prerequisite task) → prompt + forced head → engine (adapter, constraint) → decisions →
+full answer → check
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from serving.tasks.base import Answer, Task
 from serving.tasks.registry import TASKS
 
 RETRY_SECONDS = (0.1, 0.3)
-"""Between the second try and the third, at random; the second follows the first at once."""
+"""Range of the random delay before the third attempt; the second attempt is immediate."""
 
 
 def _another_may_answer(error: BaseException) -> bool:
-    """Whether an engine failed in a way in which the next one behind the same name need not."""
+    """Return whether another engine behind the same address may succeed."""
     return isinstance(error, EngineUnavailable) and not isinstance(error, EngineSilent)
 
 
 class Generator:
-    """Answers task requests with one engine."""
+    """Answers task requests using one engine client."""
 
     def __init__(self, engine: Engine, admission: Admission, telemetry: Telemetry) -> None:
         self._engine, self._admission = engine, admission
         self._telemetry, self._metrics = telemetry, telemetry.metrics
 
     async def answer(self, task: Task[Any], request: BaseModel, headers: Mapping[str, str]) -> str:
-        """The answer to ``request`` as JSON text, in the task's own bytes.
+        """Return the answer to ``request`` as JSON text, exactly as rendered by the task.
 
         Args:
-            task: what is asked; a task that comes before it is asked first where it must be.
+            task: the requested task; its prerequisite runs first if needed.
             request: a validated ``task.request``.
-            headers: passed to the engine (request id, trace).
+            headers: forwarded to the engine (request id, trace).
 
         Raises:
             GatewayError: Overloaded, an engine error, or WrongAnswer.
@@ -55,7 +55,7 @@ class Generator:
         return (await self._ask(task, request, headers)).text
 
     async def _ask(self, task: Task[Any], request: BaseModel, headers: Mapping[str, str]) -> Answer:
-        """The checked answer to a complete request."""
+        """Return the checked answer to a complete request."""
         question = task.question(request)
         async with self._admission.slot(task.name):
             with self._telemetry.stage("engine", task.name):
@@ -81,10 +81,10 @@ class Generator:
         return answer
 
     async def _asked(self, adapter: str, ask: Callable[[], Awaitable[Completion]]) -> Completion:
-        """What the engine gives; or the next one, where several lie behind its address.
+        """Call the engine; retry on failure, because several engines may share its address.
 
-        To ask again is safe: decoding is greedy, and the client has had nothing yet. A request
-        keeps its slot meanwhile, so a failing engine gets no more at once.
+        A retry is safe: decoding is greedy, and nothing has been sent to the client. The request
+        keeps its slot, so retries do not add concurrent load to a failing engine.
         """
         try:
             return await ask()
@@ -106,7 +106,7 @@ class Generator:
         return await ask()
 
     def _checked(self, task: Task[Any], request: BaseModel, written: str) -> Answer:
-        """The answer from what the engine wrote, held back if it is wrong."""
+        """Build the answer from the engine's text; reject it if it is invalid."""
         violations = self._metrics.violations
         try:
             answer = task.answer(request, written)

@@ -1,7 +1,7 @@
-"""Logs: a line of JSON each, with the request's ids, and nothing of what was asked or answered.
+"""JSON logs, one record per line, with request ids but without request or answer content.
 
-Errors' messages can quote a client's text. They, and exceptions' own words, are written at level
-``debug`` only; at other levels a traceback has its places and the exception's class.
+Error messages can quote client text. They and exception messages are only logged at level
+``debug``; at other levels, a traceback has only the stack and the exception class.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tup
 
 
 def set_up(level: str) -> None:
-    """Send all of this process's logs, warnings included, to standard error.
+    """Send all logs of this process, including Python warnings, to standard error.
 
     Args:
-        level: the lowest that is written: ``debug``, ``info``, ``warning`` or ``error``.
+        level: minimum log level: ``debug``, ``info``, ``warning`` or ``error``.
     """
-    # Python's own advice where lines are many ("Optimization" in its logging guide): no line here
-    # tells the place in the code, the thread or the process.
+    # As advised for high log volumes ("Optimization" in Python's logging guide): skip source
+    # location, thread and process, which are not logged.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
@@ -33,10 +33,10 @@ def set_up(level: str) -> None:
 
 
 class Lines(MsgspecFormatter):
-    """Log records as JSON.
+    """JSON formatter for log records.
 
     Args:
-        quotes: also write exceptions' own words.
+        quotes: also log exception messages.
     """
 
     def __init__(self, quotes: bool) -> None:

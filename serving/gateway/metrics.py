@@ -1,4 +1,4 @@
-"""What the gateway counts, in base units and with the prefix ``routine_``; clients set no label."""
+"""Gateway metrics: base units, prefix ``routine_``, no label values set by clients."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ LATENCY_BUCKETS = (
     0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7,
     1.0, 1.5, 2.5, 4.0, 6.5, 10.0, 15.0, 25.0, 40.0, 60.0,
 )  # fmt: skip
-"""Seconds, a factor of about 1.5 apart: from a GPU's or a small model's first tokens (a few ms) to
-a full-size model on a laptop under load."""
+"""Seconds, in steps of about 1.5x: from the first tokens of a GPU or a small model (a few ms) to a
+full-size model on a laptop under load."""
 SHORT_BUCKETS = (
     0.00005, 0.0001, 0.00015, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
     0.2, 0.5, 1.0,
 )  # fmt: skip
-"""Seconds: what happens inside the gateway's own process."""
+"""Seconds, for operations inside the gateway process."""
 OTHER = "other"
-"""Label of what is not ours: a path without a route, a model that the engine does not serve."""
+"""Label for unknown values: a path without a route, a model that the engine does not serve."""
 OUTCOMES = ("admitted", "rejected", "cancelled")
-"""What becomes of a request for the engine."""
+"""Admission outcomes of a request for the engine."""
 LANGUAGE = "language"
-"""The rule that the engine's text is in the output's language."""
+"""Rule name: the engine's text must be in the output language."""
 
 
 class Metrics:
     """All metrics of one gateway process, in their own registry."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # unused extra series
         self._new = Instruments()
         self.registry, self.described = self._new.registry, self._new.described
         self._count_requests()
@@ -126,7 +126,7 @@ class Metrics:
             "Answers held back because they broke a rule.",
             ["adapter", "rule"],
         )
-        for task in TASKS.values():  # from 0, or the first of a kind would be no increase
+        for task in TASKS.values():  # start at 0, so the first event is an increase
             self.retries.labels(task.name)
             for rule in (LANGUAGE, *task.rules):
                 self.violations.labels(task.name, rule)

@@ -1,5 +1,4 @@
-"""What surrounds every request: limits, metrics, the log line, the span, and the last line of
-defence."""
+"""Middleware for every request: limits, metrics, log record, span and error handling."""
 
 from __future__ import annotations
 
@@ -15,20 +14,20 @@ from serving.gateway.metrics import OTHER
 from serving.gateway.telemetry import Telemetry, describe
 
 OPERATIONS = ("/healthz", "/readyz", "/metrics")
-"""Asked every few seconds by machines: not traced, and logged at level ``debug``."""
+"""Polled by machines every few seconds: not traced, and logged at level ``debug``."""
 UNKNOWN_METHOD = "_OTHER"
-"""OpenTelemetry's name for every method that is not served."""
+"""OpenTelemetry's value for methods that are not served."""
 
 log = logging.getLogger(__name__)
 
 
 class RequestMiddleware:
-    """Makes each request's ``Exchange``, and answers every error in the one shape.
+    """Creates each request's ``Exchange``, and returns all errors in the common format.
 
     Args:
-        app: what answers.
-        telemetry: where requests are counted and traced.
-        max_body_bytes: the largest body that is read.
+        app: the wrapped ASGI application.
+        telemetry: receives request metrics and traces.
+        max_body_bytes: maximum request body size.
     """
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, max_body_bytes: int) -> None:
@@ -45,7 +44,7 @@ class RequestMiddleware:
             exchange.trace(span)
             await self._answer(scope, exchange)
             route, method = _matched(scope)
-            # An error's status counts, also that of an answer that broke off after another's.
+            # An error's status takes precedence, even if another status was sent before it.
             status = exchange.error.status if exchange.error else exchange.status
             if span.is_recording():
                 describe(span, method, route, status)
@@ -58,7 +57,7 @@ class RequestMiddleware:
         log.log(_level(route, status), "request", extra=facts | exchange.log_fields)
 
     async def _answer(self, scope: Scope, exchange: Exchange) -> None:
-        """Have the request answered; a client that leaves ends it."""
+        """Run the application and handle errors; a client disconnect ends the request."""
         work = asyncio.current_task()
         assert work
         try:
@@ -69,8 +68,8 @@ class RequestMiddleware:
             work.uncancel()
         except GatewayError as failure:
             exchange.error = failure
-        except Exception:  # the process's edge: a bug must still answer in the one error shape
-            if not exchange.error:  # or it broke off, and that is why
+        except Exception:  # process boundary: a bug must still yield the common error format
+            if not exchange.error:  # else it is a consequence of the recorded error
                 log.exception("a request failed", extra=exchange.log_fields)
                 exchange.error = GatewayError("internal error")
         finally:
@@ -80,8 +79,8 @@ class RequestMiddleware:
 
 
 def _matched(scope: Scope) -> tuple[str, str]:
-    """The path of the route that was found and the method, as labels: nothing that a client sets.
-    No path here has parameters."""
+    """Return route path and method as labels, without client-controlled values. Route paths have no
+    parameters."""
     route = scope.get("route")
     if route is None:
         return OTHER, UNKNOWN_METHOD

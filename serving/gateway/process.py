@@ -1,4 +1,4 @@
-"""How this gateway process itself is doing: its event loop, memory and processor time."""
+"""Process metrics: event loop lag, memory and CPU time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ INTERVAL_SECONDS = 0.25
 
 
 def settle() -> None:
-    """Call it when everything that lives as long as the process is there: the garbage collector
-    does not look through it again, which took it up to 90 ms at a time."""
+    """Exclude all current objects from garbage collection; call once startup is complete.
+    Otherwise, each full collection scans them again, for up to 90 ms."""
     gc.collect()
     gc.freeze()
 
 
 async def watch_process(metrics: Metrics) -> None:
-    """Measure until cancelled. The lag is how much later than asked a sleep ends."""
+    """Measure until cancelled. The lag is the delay of a sleep beyond its interval."""
     loop, process, spent = asyncio.get_running_loop(), psutil.Process(), 0.0
     while True:
         metrics.memory.set(process.memory_info().rss)

@@ -1,4 +1,4 @@
-"""``/v1/completions``: the client's body to the engine, the engine's bytes to the client."""
+"""``/v1/completions``: pass-through proxy to the engine, without changes in either direction."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from serving.gateway.telemetry import Telemetry
 
 STREAM = "text/event-stream"
 _USAGE = b'"usage":'
-"""Inside a JSON text, where quotation marks are escaped, nothing can look like it."""
+"""Cannot occur inside a JSON string, where quotation marks are escaped."""
 _LONGEST_USAGE = 4096
-"""Bytes at an answer's end in which its usage stands."""
+"""Number of trailing bytes searched for usage."""
 
 
 class Relay:
-    """Passes completions through, and counts them by adapter."""
+    """Proxies completions, with metrics by adapter."""
 
     def __init__(
         self, engine: Engine, admission: Admission, readiness: Readiness, telemetry: Telemetry
@@ -35,7 +35,7 @@ class Relay:
         self._telemetry, self._metrics = telemetry, telemetry.metrics
 
     async def answer(self, exchange: Exchange) -> Response:
-        """The engine's answer, chunk by chunk.
+        """Stream the engine's response.
 
         Raises:
             GatewayError: ClientError, Overloaded, an engine error or EngineRefused.
@@ -73,7 +73,7 @@ class Relay:
             yield b"data: " + error.bytes() + b"\n\n"
 
     def _count(self, end: bytes, adapter: str) -> None:
-        """Count the tokens that the last bytes of an answer tell."""
+        """Count the tokens reported in the last bytes of a response."""
         found = end.rpartition(_USAGE)[2]
         try:
             usage, _ = json.JSONDecoder().raw_decode(found.decode(errors="replace").lstrip())

@@ -1,4 +1,4 @@
-"""The routes. Handlers parse, call and return."""
+"""HTTP routes. Handlers only parse, call and return."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ SCHEMAS = {
         [(task.request, "validation") for task in TASKS.values()], ref_template=REFERENCE
     )[1]["$defs"],
 }
-"""What OpenAPI's components need beside what FastAPI finds: bodies are read by ``validated``."""
+"""OpenAPI components that FastAPI cannot discover, because ``validated`` parses the bodies."""
 
 
 def routes(
@@ -82,7 +82,7 @@ def routes(
     readiness: Readiness,
     telemetry: Telemetry,
 ) -> APIRouter:
-    """All routes, bound to the parts they call."""
+    """Create all routes, bound to their dependencies."""
     router = APIRouter(route_class=PlainRoute)
     for task in TASKS.values():
         _add_task(router, task, generator)
@@ -92,8 +92,8 @@ def routes(
 
 
 class PlainRoute(APIRoute):
-    """A route whose handler takes the request and returns a response. FastAPI describes it; its
-    search for dependencies, which no handler here has, takes longer than all that is ours."""
+    """A route whose handler takes a request and returns a response. FastAPI only documents it. Its
+    dependency resolution, unused here, would take longer than all of the gateway's own code."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
@@ -145,7 +145,7 @@ def _example_answer(task: Task[Any]) -> dict[str, Any]:
 def _add_openai(router: APIRouter, engine: Engine, relay: Relay) -> None:
     @router.get("/v1/models", tags=["openai"], summary="베이스 모델과 어댑터 목록")
     async def models(request: Request) -> JSONResponse:
-        # Not passed through: vLLM's list names folders of its machine.
+        # Not passed through: vLLM's list exposes local paths.
         cards = [
             {"id": m.name, "object": "model", "created": m.created, "owned_by": "vllm"}
             for m in await engine.models()

@@ -1,4 +1,4 @@
-"""What the gateway can be told from the environment."""
+"""Gateway settings from environment variables."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class GatewaySettings(BaseSettings):
-    """Environment variables in capitals: ``PORT``, ``ENGINE_PORT``, ``GATEWAY_MAX_QUEUED``..."""
+    """Settings, read from ``PORT``, ``ENGINE_PORT``, ``GATEWAY_MAX_QUEUED`` etc."""
 
     model_config = SettingsConfigDict(
         env_prefix="gateway_", use_attribute_docstrings=True, frozen=True, populate_by_name=True
     )
 
     host: str = "127.0.0.1"
-    """Address to listen on (``GATEWAY_HOST``); ``0.0.0.0`` inside a container."""
+    """Listen address (``GATEWAY_HOST``); use ``0.0.0.0`` in a container."""
     port: int = Field(default=8000, ge=1, le=65535, validation_alias=AliasChoices("port"))
-    """Port to listen on."""
+    """Listen port."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """What is logged. Only ``debug`` can show what was asked and answered."""
+    """Minimum log level. Only ``debug`` can expose request and answer content."""
     engine_port: int = Field(
         default=8001, ge=1, le=65535, validation_alias=AliasChoices("engine_port")
     )
-    """The engine's port on this machine, where ``engine_url`` is not given."""
+    """Engine port on this machine; used if ``engine_url`` is empty."""
     engine_url: str = Field(
         default="", pattern=r"^(https?://.+)?$", validation_alias=AliasChoices("engine_url")
     )
-    """The engine's address, such as ``http://engine:8001``; empty for this machine."""
+    """Engine address, such as ``http://engine:8001``; empty for this machine."""
     connect_timeout_seconds: float = Field(default=0.8, gt=0)
-    """How long a connection to the engine may take to open."""
+    """Timeout for opening a connection to the engine."""
     engine_timeout_seconds: float = Field(default=60.0, gt=0)
-    """How long the engine may stay silent: before an answer, or between a stream's chunks."""
+    """Engine read timeout: before a response, or between chunks of a stream."""
     keep_alive_seconds: int = Field(default=75, ge=1)
-    """How long an idle client connection stays open: longer than clients and load balancers keep
-    theirs (usually 60), or a request can meet a connection that is just being closed."""
+    """Idle timeout of client connections. Must exceed that of clients and load balancers (usually
+    60), or a request may use a connection that is being closed."""
     max_in_flight: int = Field(default=256, ge=1)
-    """Requests at the engine at once; more wait here."""
+    """Maximum concurrent requests to the engine; further requests are queued."""
     max_queued: int = Field(default=1024, ge=0)
-    """Requests waiting here; one more is refused with 429."""
+    """Queue capacity; further requests are rejected with 429."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
-    """Largest request body."""
+    """Maximum request body size."""
     probe_interval_seconds: float = Field(default=1.0, gt=0)
-    """How often the engine's health is looked at."""
+    """Interval between engine health checks."""
 
     @field_validator("engine_port")
     @classmethod
@@ -54,5 +54,5 @@ class GatewaySettings(BaseSettings):
 
     @property
     def engine(self) -> str:
-        """The engine's address without a slash at the end."""
+        """Engine address without a trailing slash."""
         return (self.engine_url or f"http://127.0.0.1:{self.engine_port}").rstrip("/")

@@ -1,8 +1,7 @@
-"""What a request leaves behind besides its answer: durations, error counts and OpenTelemetry spans.
+"""Request telemetry: durations, error counts and OpenTelemetry spans.
 
-Attributes have the names of OpenTelemetry's semantic conventions for HTTP (1.23 and later). Spans
-are off unless ``serving.process.trace_target`` finds where to send them. They hold no prompt and no
-profile.
+Attribute names follow OpenTelemetry's semantic conventions for HTTP (1.23 and later). Spans are
+disabled unless ``serving.tracing.trace_target`` returns a target. They hold no prompt or profile.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from serving.gateway.metrics import Metrics
 from serving.tracing import TraceTarget
 
 SERVICE = "routine-gateway"
-"""The service's name in traces, unless OTEL_SERVICE_NAME gives another."""
+"""Default service name in traces; OTEL_SERVICE_NAME overrides it."""
 EXPORT_SWITCH_SECONDS = 0.0002
 CLOSE_SECONDS = 2.0
 
@@ -38,9 +37,9 @@ _NO_SPAN = nullcontext(INVALID_SPAN)
 
 
 def make_provider(target: TraceTarget | None) -> TracerProvider | None:
-    """Sends spans to ``target`` in batches, in the background; None for no spans.
+    """Create a provider that exports spans in background batches; None if ``target`` is None.
 
-    Further OTEL_* variables (sampler, resource attributes, batches) are read by the SDK.
+    The SDK reads further OTEL_* variables (sampler, resource attributes, batches).
     """
     if target is None:
         return None
@@ -49,8 +48,8 @@ def make_provider(target: TraceTarget | None) -> TracerProvider | None:
         exporter = GrpcExporter(target.endpoint)
     else:
         exporter = HttpExporter(target.endpoint)
-    # Encoding a batch takes many milliseconds of a thread that never waits. Requests get the
-    # interpreter back after this long, instead of Python's 5 ms.
+    # Encoding a batch is CPU-bound for many milliseconds. A switch interval below Python's
+    # default of 5 ms lets requests take the GIL back sooner.
     sys.setswitchinterval(EXPORT_SWITCH_SECONDS)
     resource = Resource.create()
     if str(resource.attributes["service.name"]).startswith("unknown_service"):
@@ -61,11 +60,11 @@ def make_provider(target: TraceTarget | None) -> TracerProvider | None:
 
 
 class Telemetry:
-    """Metrics and traces together, so that both tell of the same moments.
+    """Metrics and traces in one place, so that both measure the same intervals.
 
     Args:
-        metrics: what is counted.
-        traces: where spans are sent.
+        metrics: the metrics to update.
+        traces: trace export target; None disables tracing.
     """
 
     def __init__(self, metrics: Metrics, traces: TraceTarget | None) -> None:
@@ -73,19 +72,19 @@ class Telemetry:
         self._tracer = self._provider.get_tracer(__name__) if self._provider else None
 
     async def close(self) -> None:
-        """Send the spans that are left, unless that takes long: a stop does not wait for a
-        collector that is away."""
+        """Flush pending spans, with a time limit so that an unreachable collector does not delay
+        shutdown."""
         if self._provider:
             ending = threading.Thread(target=self._provider.shutdown, daemon=True)
             ending.start()
             await asyncio.to_thread(ending.join, CLOSE_SECONDS)
 
     def request(self, name: str, ids: Mapping[str, str]) -> AbstractContextManager[Span]:
-        """A request's server span; what happens inside belongs to it.
+        """Start a request's server span as the current span.
 
         Args:
-            name: of the span, until the route is known; empty records none.
-            ids: the request's, with the caller's ``traceparent`` if there is one.
+            name: span name until the route is known; empty for no span.
+            ids: the request's id headers, with the caller's ``traceparent`` if present.
         """
         if not self._tracer or not name:
             return _NO_SPAN
@@ -97,18 +96,18 @@ class Telemetry:
         )
 
     def stage(self, name: str, adapter: str) -> Stage:
-        """A part of a request's way: its time, also as an attribute of the span around it, and the
-        engine's errors within it.
+        """Measure a stage of a request: its duration, also as an attribute of the current span, and
+        its engine errors.
 
         Args:
-            name: of the stage; one of ``Metrics.stages``.
-            adapter: whom the request is for.
+            name: stage name; a key of ``Metrics.stages``.
+            adapter: the requested adapter.
         """
         return Stage(self.metrics, name, adapter, is_traced=self._tracer is not None)
 
 
 class Stage:
-    """What ``Telemetry.stage`` gives: a context manager."""
+    """Context manager returned by ``Telemetry.stage``."""
 
     def __init__(self, metrics: Metrics, name: str, adapter: str, is_traced: bool) -> None:
         self._metrics, self._name, self._adapter = metrics, name, adapter
@@ -130,13 +129,13 @@ class Stage:
 
 
 def inject(headers: dict[str, str], span: Span) -> None:
-    """Make ``span`` the parent of whatever is asked with ``headers``, if it is recorded."""
+    """Make ``span`` the parent of requests sent with ``headers``, if it is recorded."""
     if span.get_span_context().is_valid:
         _PROPAGATOR.inject(headers, trace.set_span_in_context(span))
 
 
 def describe(span: Span, method: str, route: str, status: int) -> None:
-    """Name a request's span by where it was answered, and how."""
+    """Set a request span's name, attributes and status."""
     span.update_name(f"{method} {route}")
     span.set_attributes(
         {

@@ -1,4 +1,4 @@
-"""From a body to a request, or to one error that names the field and says what it may be."""
+"""Parse request bodies; errors name the field and its valid values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pydantic_core import ErrorDetails
 from serving.gateway.errors import ClientError, InvalidRequest, MalformedBody
 
 _LONGEST = 80
-"""Characters of a client's own text that an error message repeats at most."""
+"""Maximum number of characters of client text quoted in an error message."""
 
 
 def validated(request: type[BaseModel], body: bytes) -> BaseModel:
-    """``body`` read as a ``request``.
+    """Parse ``body`` into a ``request``.
 
     Raises:
-        ClientError: MalformedBody or InvalidRequest, of the first thing that is wrong.
+        ClientError: MalformedBody or InvalidRequest, for the first problem found.
     """
     try:
         return request.model_validate_json(body)
@@ -46,7 +46,7 @@ def _client_error(first: ErrorDetails, request: type[BaseModel]) -> ClientError:
 
 
 def _shown(given: Any) -> str:
-    """A client's value as JSON has it, not too long."""
+    """Format a client's value as JSON, truncated."""
     if isinstance(given, dict | list):
         return "an object" if isinstance(given, dict) else "a list"
     return json.dumps(given[:_LONGEST] if isinstance(given, str) else given, ensure_ascii=False)[
@@ -55,7 +55,7 @@ def _shown(given: Any) -> str:
 
 
 def _allowed(request: type[BaseModel], place: Sequence[str]) -> str:
-    """What may stand at ``place``, in words, from the model's JSON schema."""
+    """Describe the valid values at ``place``, based on the model's JSON schema."""
     whole = request.model_json_schema()
     schema = whole
     for part in place:
@@ -75,7 +75,7 @@ def _allowed(request: type[BaseModel], place: Sequence[str]) -> str:
 
 
 def _resolved(whole: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """``schema`` itself behind references; of what may also be null, the rest."""
+    """Resolve references in ``schema``; for a nullable schema, return the non-null option."""
     for option in schema.get("anyOf", ()):
         if option.get("type") != "null":
             schema = option

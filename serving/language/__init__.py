@@ -1,4 +1,4 @@
-"""What a model may write: fields, the output they declare, and everything that follows from it.
+"""The output language: field declarations, segments, regular expressions and parsing.
 
-A leaf: it knows JSON and regular expressions, and no task, token, model or HTTP.
+A leaf package: it depends on no task, tokenizer, model or HTTP code.
 """

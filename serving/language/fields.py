@@ -1,13 +1,13 @@
-"""How an output is declared, and the segments a declaration comes apart into.
+"""Output declarations, and the segments they are compiled into.
 
-An output is a pydantic model of models and fixed-length tuples. Each leaf is one of three kinds:
+An output is a pydantic model of nested models and fixed-length tuples. A leaf is one of:
 
 - a ``Literal`` with one value: a constant;
-- a ``Literal`` with several values: a *decision*, the only thing the model is left to choose.
+- a ``Literal`` with several values: a *decision*, the only part that the model generates.
   ``OnlyIf`` removes options that earlier decisions rule out;
 - any type annotated with ``Derived``: computed from earlier decisions, never generated.
 
-``segments_of`` gives the text's segments in order: fixed text, decisions, computed values.
+``segments_of`` returns the segments in text order: fixed text, decisions and computed values.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from pydantic import BaseModel
 Scalar = str | int | float | bool | None
 Json = Scalar | list[Any] | dict[str, Any]
 Values = Mapping[str, Any]
-"""Decided values by dotted path, e.g. ``{"init_weight_rate": 65}``; a tuple's items are counted
-from 0: ``{"squat.pull.0": "풀업"}``."""
+"""Decided values by dotted path, e.g. ``{"init_weight_rate": 65}``. Tuple items are indexed from 0:
+``{"squat.pull.0": "풀업"}``."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class OutputError(ValueError):
-    """A text or a value is not in the output's language; the message says where it leaves it."""
+    """A text or value is not in the output language; the message gives the mismatch."""
 
 
 def encode(value: Json) -> str:
-    """Compact JSON with Hangul left readable, as in every output's text."""
+    """Encode as compact JSON without escaping Hangul, as in every output text."""
     return _ENCODER.encode(value)
 
 
 @dataclass(frozen=True, init=False)
 class OnlyIf:
-    """Field annotation: an option stands only if ``predicate(option, *needed values)`` is true."""
+    """Field annotation: allow an option only if ``predicate(option, *needed values)`` is true."""
 
     predicate: Callable[..., bool]
     needs: tuple[str, ...]
@@ -63,26 +63,26 @@ class Derived:
 
 @dataclass(frozen=True)
 class Text:
-    """A segment that is always the same."""
+    """A fixed segment."""
 
     text: str
     needs: tuple[str, ...] = ()
 
     def render(self, values: Values) -> str:
-        """The segment's text."""
+        """Return the segment's text."""
         return self.text
 
 
 @dataclass(frozen=True)
 class Computed:
-    """A segment that arithmetic fixes once ``needs`` are decided."""
+    """A segment computed from the decisions in ``needs``."""
 
     path: str
     compute: Callable[..., Json]
     needs: tuple[str, ...]
 
     def render(self, values: Values) -> str:
-        """The segment's text."""
+        """Return the segment's text."""
         return encode(self.compute(*[values[name] for name in self.needs]))
 
 
@@ -91,14 +91,14 @@ class Option(NamedTuple):
 
     value: Scalar
     text: str
-    """What the model writes: JSON, without the quotation marks of a string."""
+    """The generated text: JSON, without quotation marks if it is a string."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A segment that the model chooses among ``options``: all strings, or none.
+    """A segment that the model chooses from ``options``: all strings, or no strings.
 
-    The quotation marks around a string are forced, so they belong to the segments beside it.
+    The quotation marks around a string are fixed text, so they belong to the adjacent segments.
     """
 
     path: str
@@ -107,7 +107,7 @@ class Decision:
     needs: tuple[str, ...] = ()
 
     def allowed(self, values: Values) -> tuple[Option, ...]:
-        """The options that earlier decisions leave open; never empty."""
+        """Return the options that earlier decisions allow; never empty."""
         if self.predicate is None:
             return self.options
         needed = [values[name] for name in self.needs]
@@ -116,7 +116,7 @@ class Decision:
         return found
 
     def render(self, values: Values) -> str:
-        """The segment's text."""
+        """Return the segment's text."""
         return _option(values[self.path]).text
 
 
@@ -128,11 +128,11 @@ def _option(value: Any) -> Option:
 
 
 def segments_of(model: type[BaseModel]) -> tuple[Segment, ...]:
-    """The segments of the output that ``model`` declares.
+    """Compile ``model`` into segments.
 
     Raises:
         TypeError: a leaf is neither a ``Literal`` nor ``Derived``, or an annotation needs a value
-            that is not decided before it.
+            that is not decided earlier.
     """
     segments = tuple(_merged(_of_model(model, "")))
     decided: set[str] = set()
@@ -203,7 +203,7 @@ def _within(parent: str, needs: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _merged(segments: Iterator[Segment]) -> Iterator[Segment]:
-    """Join neighbouring texts, so that a segment is as long as it can be."""
+    """Merge adjacent text segments."""
     text = ""
     for segment in segments:
         if isinstance(segment, Text):

@@ -1,4 +1,4 @@
-"""Where the beginning of an output stands, and what may follow it."""
+"""Track the position in a partial output, and list its possible continuations."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from serving.language.fields import Decision, OutputError, Segment
 from serving.language.regex import needed_from
 
 Decisions = tuple[tuple[str, Any], ...]
-"""Decisions made so far: path and value, in the order of the text."""
+"""Decisions made so far: path and value, in text order."""
 
 
 class Position(NamedTuple):
-    """A place in the output: ``rest`` is still to come before segment ``at`` begins."""
+    """A position in the output: ``rest`` is still expected before segment ``at`` begins."""
 
     at: int
     decisions: Decisions
@@ -21,17 +21,17 @@ class Position(NamedTuple):
 
 
 State = frozenset[Position]
-"""Where a text may stand: several positions where one option's text begins another's. Two texts
-that can only go on alike are in the same state, so an output has few of them."""
+"""Possible positions after a text; several if one option is a prefix of another. Texts with the
+same continuations share a state, so an output has few states."""
 BEGINNING: State = frozenset([Position(0, (), "")])
 
 
 class Following:
-    """Follows the texts of one output.
+    """State machine over the texts of one output.
 
     Args:
-        segments: the output's.
-        stop: the index after its last decision.
+        segments: the output's segments.
+        stop: index after the last decision.
     """
 
     def __init__(self, segments: Sequence[Segment], stop: int) -> None:
@@ -39,10 +39,10 @@ class Following:
         self._needed = needed_from(segments, len(segments))
 
     def after(self, text: str, state: State = BEGINNING) -> State:
-        """Where ``state`` leads when ``text`` is added.
+        """Return the state after appending ``text``.
 
         Raises:
-            OutputError: no output goes on like that.
+            OutputError: no output continues with ``text``.
         """
         found = set()
         for position in self.positions(text, state):
@@ -54,11 +54,11 @@ class Following:
         return frozenset(found)
 
     def continuations(self, state: State) -> tuple[list[str], bool]:
-        """The texts that may follow, each to the end of what is forced after the next decision.
-        The text ends with the last decision, unless it is beyond it already.
+        """Return the possible next texts, each including the forced text after its decision.
+        The output ends at the last decision, unless ``state`` is already past it.
 
         Returns:
-            The texts (one if nothing is left to decide), and whether the text ends after it.
+            The texts (one if nothing is left to decide), and whether the output ends after it.
         """
         found = []
         for position in state:
@@ -79,7 +79,7 @@ class Following:
     def _forced(
         self, text: str, index: int, values: dict[str, Any], stop: int
     ) -> tuple[str, int, dict[str, Any]]:
-        """``text`` and what follows from segment ``index`` up to an open decision or ``stop``."""
+        """Extend ``text`` from segment ``index`` up to an open decision or ``stop``."""
         while index < stop:
             segment = self._segments[index]
             if isinstance(segment, Decision):
@@ -92,7 +92,7 @@ class Following:
         return text, index, values
 
     def positions(self, text: str, starts: Iterable[Position] = BEGINNING) -> Iterator[Position]:
-        """Every position that ``text`` leads to from ``starts``."""
+        """Yield every position reachable from ``starts`` by consuming ``text``."""
         todo: list[Position] = []
         for start in starts:
             if start.rest.startswith(text):

@@ -1,4 +1,4 @@
-"""The regular expression of an output's segments, built with Outlines' terms."""
+"""Regular expressions for output segments, built with the Outlines DSL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from serving.language.fields import Decision, Segment, Values
 
 
 def needed_from(segments: Sequence[Segment], stop: int) -> list[frozenset[str]]:
-    """By segment, the decisions that it or a later one before ``stop`` needs."""
+    """Return, per segment, the decisions needed by it or a later segment before ``stop``."""
     needed = [frozenset[str]()]
     for segment in reversed(segments[:stop]):
         needed.append(needed[-1] | frozenset(segment.needs))
@@ -17,10 +17,10 @@ def needed_from(segments: Sequence[Segment], stop: int) -> list[frozenset[str]]:
 
 
 def regex_of(segments: Sequence[Segment], start: int, stop: int) -> str:
-    """Outlines' expression for the segments ``start`` to ``stop``.
+    """Return the regular expression of segments ``start`` to ``stop`` (exclusive).
 
-    It is cut wherever no later segment needs an earlier decision, and within such a part options
-    after which the same text may follow share one group: independent decisions do not multiply.
+    It is split wherever no later segment needs an earlier decision. Within a part, options with the
+    same continuation share a group. Independent decisions therefore do not multiply.
     """
     needed = needed_from(segments, stop)
     decided: set[str] = set()
@@ -35,8 +35,8 @@ def regex_of(segments: Sequence[Segment], start: int, stop: int) -> str:
 
 
 def _branches(segments: Sequence[Segment], values: Values) -> str:
-    """The expression for ``segments`` after these decisions."""
-    from outlines.types.dsl import Alternatives, String, to_regex  # takes about a second
+    """Return the expression for ``segments``, given the decided ``values``."""
+    from outlines.types.dsl import Alternatives, String, to_regex  # slow import: about a second
 
     if not segments:
         return ""

@@ -1,4 +1,4 @@
-"""What this deployment can be asked: a folder a task, and the registry of them.
+"""The tasks of this deployment, one folder each, and their registry.
 
 Imports pydantic and Outlines, never torch, vLLM or FastAPI.
 """

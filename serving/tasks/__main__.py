@@ -1,6 +1,6 @@
-"""What this version's adapters must have been trained for: ``python -m serving.tasks``.
+"""Print the fingerprints that this version's adapters must match: ``python -m serving.tasks``.
 
-Prints, by task, the fingerprints of prompt and output as ``lock.json`` has them.
+The result has the prompt and output fingerprint of each task, as in ``lock.json``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A task: a question to a model, and the answer made of what it writes.
+"""The task interface: builds the prompt for a model and the answer from its output.
 
 Route, constraint, drafts, readiness, metrics, dataset, evaluation, load test and documentation
-follow from the registry; none of them names a task.
+are all derived from the registry; none of them refers to a task by name.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ Request = TypeVar("Request", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked."""
+    """The input for a model."""
 
     prompt: str
-    """Up to where the answer's first byte follows."""
+    """Ends right before the first byte of the answer."""
     output: Output
-    """The language of what the model writes."""
+    """The output language of the model."""
 
     @property
     def prefilled(self) -> str:
-        """The prompt with the output's forced head: what the engine goes on from."""
+        """The prompt followed by the output's forced head: the engine's input."""
         return self.prompt + self.output.head
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client gets."""
+    """The answer for a client."""
 
     values: dict[str, Any]
     """The model's decisions."""
     text: str
-    """JSON."""
+    """The answer as JSON."""
     broken: Sequence[str]
-    """Names of the rules that it breaks; empty if it is right."""
+    """Names of the violated rules; empty if the answer is valid."""
 
 
 class QueryError(ValueError):
-    """A query parameter of a form is missing or wrong.
+    """A query parameter of a form is missing or invalid.
 
     Args:
-        parameter: its name.
-        message: says what it must be.
+        parameter: name of the query parameter.
+        message: describes the valid values.
     """
 
     def __init__(self, parameter: str, message: str) -> None:
@@ -65,134 +65,134 @@ class QueryError(ValueError):
 
 @dataclass(frozen=True)
 class Form:
-    """A form in which an answer can leave, beside JSON."""
+    """An answer format other than JSON."""
 
     media_type: str
     prepare: Callable[[Mapping[str, str]], Callable[[str], str | bytes]]
-    """From a request's query to what makes this form of an answer's JSON; raises QueryError."""
+    """Take the request's query; return the converter from answer JSON. Raises QueryError."""
     parameters: tuple[dict[str, Any], ...] = ()
-    """The query parameters, as OpenAPI describes them."""
+    """Query parameters, as OpenAPI parameter objects."""
     file_name: str = ""
-    """What a client that saves it should call it."""
+    """Suggested name for the downloaded file."""
 
 
 @dataclass(frozen=True)
 class BadRequest:
-    """A request that must be refused with 422, beyond what its schema tells."""
+    """A request that must be rejected with 422, beyond the cases derived from the schema."""
 
     changes: Mapping[str, Any]
-    """To the first example, by field."""
+    """Changes to the first example, by field."""
     parameter: str
-    """The field that the error names."""
+    """Field named in the error."""
     words: str
-    """What its message says."""
+    """Expected text in the error message."""
 
 
 class Task(ABC, Generic[Request]):
-    """One thing a model was trained to answer."""
+    """One task that a model is trained for."""
 
     name: ClassVar[str]
     """Route segment, adapter name and metric label."""
     summary: ClassVar[str]
-    """One line in Korean for the API's page."""
+    """One-line summary in Korean for the API documentation."""
     title: ClassVar[str]
-    """The first line of the prompt; unique among tasks."""
+    """First line of the prompt; unique among tasks."""
     request: type[Request]
-    """The request's body."""
+    """Request body model."""
     response: ClassVar[type[BaseModel]]
-    """The answer's."""
+    """Response body model."""
     rules: ClassVar[tuple[str, ...]]
-    """All rules that ``check`` can find broken."""
+    """All rules that ``check`` can report."""
     examples: tuple[Request, ...]
-    """Complete requests for documentation and golden prompts; each output is among theirs."""
+    """Complete requests for documentation and golden prompts; together they cover every output."""
     edges: tuple[Request, ...]
-    """Further requests whose prompts the fingerprint covers: what the examples do not show."""
+    """Edge cases beyond the examples; the prompt fingerprint covers them too."""
     example_answer: ClassVar[Values]
-    """Decisions that answer the first example well."""
+    """Good decisions for the first example."""
     bad: ClassVar[tuple[BadRequest, ...]] = ()
-    """Requests that only this task refuses."""
+    """Task-specific invalid requests."""
     part: ClassVar[str] = "answer"
-    """What ``parts`` are called."""
+    """Display name for one of the ``parts``."""
     least_score: ClassVar[float] = 0.97
-    """Share of parts that an adapter must decide exactly as the coach does."""
+    """Minimum share of parts that an adapter must decide exactly as the coach does."""
     prerequisite: ClassVar[str] = ""
-    """The task that is asked first where ``missing`` says so."""
+    """Task to run first when ``missing`` returns a request."""
 
     @abstractmethod
     def facts(self, request: Request) -> Facts:
-        """What the model must know of a complete request."""
+        """Return what the model must know about a complete request."""
 
     @abstractmethod
     def output(self, facts: Facts) -> Output:
-        """The language of what the model writes, from the facts, also as read from a prompt.
+        """Return the output language for these facts, which may have been parsed from a prompt.
 
         Raises:
-            KeyError, ValueError: the facts are no task's of this kind.
+            KeyError, ValueError: the facts do not belong to this task.
         """
 
     @abstractmethod
     def render(self, request: Request, values: Values) -> str:
-        """The answer as JSON, from a complete request and the model's decisions."""
+        """Return the answer as JSON, given a complete request and the model's decisions."""
 
     @abstractmethod
     def check(self, request: Request, answer: Mapping[str, Any]) -> list[str]:
-        """Names of the rules that an answer breaks. Shares no code with ``render``."""
+        """Return the names of the rules that an answer violates. Shares no code with ``render``."""
 
     @abstractmethod
     def draw(self, rng: Random) -> Request:
-        """Any everyday request, complete; no two are alike."""
+        """Draw a realistic, complete request; no two are alike."""
 
     def describe(self, request: Request) -> str:
-        """An example in a few words, for the API's page."""
+        """Describe an example in a few words for the API documentation."""
         return ""
 
     def missing(self, request: Request) -> BaseModel | None:
-        """The request to the prerequisite, or None where ``request`` is complete."""
+        """Return the request for the prerequisite, or None if ``request`` is complete."""
         return None
 
     def complete(self, request: Request, values: Values) -> Request:
-        """``request`` with what the prerequisite decided."""
+        """Return ``request`` completed with the prerequisite's decisions."""
         return request
 
     def parts(self, values: Values) -> list[Values]:
-        """The decisions in the parts that evaluation counts one by one."""
+        """Split the decisions into the parts that evaluation scores separately."""
         return [values]
 
     def forms(self) -> tuple[Form, ...]:
-        """The forms in which an answer can leave, beside JSON. Imports what they need, which only
-        the gateway has."""
+        """Return the answer formats other than JSON. Imports their dependencies lazily, because
+        only the gateway has them installed."""
         return ()
 
     def question(self, request: Request) -> Question:
-        """What the model is asked for a complete request."""
+        """Build the model input for a complete request."""
         facts = self.facts(request)
         return Question(question(self.title, facts), self.output(facts))
 
     def answer(self, request: Request, written: str) -> Answer:
-        """The checked answer to a complete request.
+        """Build and check the answer to a complete request.
 
         Args:
-            request: the request.
-            written: what the model wrote after ``Question.prefilled``, under its constraint.
+            request: the complete request.
+            written: constrained model output after ``Question.prefilled``.
 
         Raises:
-            OutputError: ``written`` is not in the output's language.
+            OutputError: ``written`` is not in the output language.
         """
         values = self.output(self.facts(request)).read(written)
         text = self.render(request, values)
         return Answer(values, text, self.check(request, from_json(text)))
 
     def outputs(self) -> list[Output]:
-        """Every output of the task, once."""
+        """Return the task's distinct outputs."""
         found = [self.question(request).output for request in self.examples]
         return list(dict.fromkeys(found))
 
     def prompt_fingerprint(self) -> str:
-        """A hash over the prompts of examples and edges: changes when a prompt's bytes change."""
+        """Hash the prompts of examples and edges; changes if any prompt byte changes."""
         return _digest(self.question(request).prompt for request in self.examples + self.edges)
 
     def output_fingerprint(self) -> str:
-        """A hash over the outputs' whole languages (derived text included)."""
+        """Hash the full languages of the outputs, derived text included."""
         return _digest(output.regex for output in self.outputs())
 
 

@@ -1,4 +1,4 @@
-"""A lifter's profile: what every task is asked with, its limits, and what its codes mean."""
+"""The lifter profile, the input common to all tasks: fields, limits and code meanings."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LIFTS = {
     "dead_lift": "데드리프트",
     "over_head_press": "오버헤드프레스",
 }
-"""The four main lifts, in the order of the prompt: field name to the name a lifter reads."""
+"""The four main lifts in prompt order: field name to display name."""
 
 MIN_KG, MAX_KG, STEP_KG = 10.0, 600.0, 2.5
-"""A 1RM's limits in kg (above every raw world record), and the grid the prompt states it on."""
+"""1RM limits in kg (the maximum exceeds every raw world record), and the prompt's rounding step."""
 
 
 def _codes(meanings: dict[int, str]) -> str:
@@ -54,7 +54,7 @@ class RmWeight(BaseModel):
 
 
 class Profile(BaseModel):
-    """The request of Task 1, kept field for field from the first version."""
+    """The Task 1 request; its fields are unchanged since the first version."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -65,17 +65,17 @@ class Profile(BaseModel):
 
 
 def on_grid(kg: float) -> float:
-    """``kg`` on the grid of the smallest usual plates (2.5 kg), halves rounded up."""
+    """Round ``kg`` to the smallest usual plate step (2.5 kg), half up."""
     return int(kg / STEP_KG + 0.5) * STEP_KG
 
 
 def profile_of(
     experience: int, gender: str, purpose: int, lifts: tuple[float, float, float, float]
 ) -> Profile:
-    """A profile from its seven values; ``lifts`` in kg, in the order of ``LIFTS``.
+    """Build a profile from its seven values; ``lifts`` are in kg, in ``LIFTS`` order.
 
     Raises:
-        pydantic.ValidationError: a value is out of its limits.
+        pydantic.ValidationError: a value is out of range.
     """
     return Profile.model_validate(
         {
@@ -94,17 +94,17 @@ PUBLISHED = (
     profile_of(4, "여성", 4, (90, 110, 120, 50)),
     profile_of(5, "남성", 6, (130, 160, 170, 60)),
 )
-"""The five requests that the first version of this product published."""
+"""The five requests published with the first version of this product."""
 
 EDGES = (
     profile_of(2, "여성", 5, (MIN_KG, 42.5, 101.2, 1.3 + MIN_KG)),
     profile_of(4, "남성", 4, (MAX_KG, 599.0, 202.5, 98.75)),
 )
-"""Profiles that show how weights off the grid and at the limits are written."""
+"""Profiles that cover the formatting of off-grid weights and of weights at the limits."""
 
 
 def draw(rng: Random) -> Profile:
-    """Any everyday profile; no two are alike, so nothing is answered from memory alone."""
+    """Draw a realistic profile; no two are alike, so answers cannot be memorized."""
     bench, squat, dead, press = (rng.uniform(20, 250) for _ in LIFTS)
     return profile_of(
         rng.choice(list(EXPERIENCE)),
@@ -115,5 +115,5 @@ def draw(rng: Random) -> Profile:
 
 
 def describe(profile: Profile) -> str:
-    """Experience, gender and purpose in words."""
+    """Describe experience, gender and purpose in words."""
     return f"{EXPERIENCE[profile.experience]} {profile.gender}, {PURPOSE[profile.purpose]}"

@@ -1,8 +1,7 @@
-"""The prompt's form: the one place that turns facts into the text a model is asked with.
+"""The prompt format: the only place that turns facts into prompt text.
 
-Training reads the same function, so the prompt a model was trained on and the prompt it is served
-with cannot differ. A change here changes the fingerprint, and adapters trained before it no longer
-start (serving.engine.preflight).
+Training uses the same function, so its prompts cannot differ from serving. A change here changes
+the fingerprint, so adapters trained before it no longer start (serving.engine.preflight).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 ANSWER = "\n## 답변\n"
-"""What stands between question and answer."""
+"""Separator between question and answer."""
 
 QUESTION = "## 질문\n-"
 Fact = str | int
@@ -20,11 +19,11 @@ _FACT = re.compile(r"^- \*\*(.+?)\*\*: (.+)$", re.MULTILINE)
 
 
 def question(title: str, facts: Facts) -> str:
-    """A question, up to where the answer's first byte follows.
+    """Build a prompt that ends right before the first byte of the answer.
 
     Args:
-        title: the first line of the question; it names the task.
-        facts: what the model must know, one line each; a mapping becomes a list below its name.
+        title: first line of the question; identifies the task.
+        facts: model input, one line per fact; a mapping becomes a nested list.
     """
     lines = [QUESTION + title]
     for name, fact in facts.items():
@@ -37,8 +36,8 @@ def question(title: str, facts: Facts) -> str:
 
 
 def read_question(text: str) -> tuple[str, dict[str, str], str] | None:
-    """Title, facts (those of one line) and the answer so far in a text that begins with a question,
-    or None if it does not."""
+    """Parse title, single-line facts and partial answer from a text that begins with a question.
+    Return None if it does not."""
     asked, found, answer = text.partition(ANSWER)
     if not found or not asked.startswith(QUESTION):
         return None

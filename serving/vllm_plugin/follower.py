@@ -1,6 +1,6 @@
-"""What is forced in an answer, in tokens.
+"""Determines the forced tokens of an answer.
 
-Pure Python over a tokenizer and an output; vLLM's side is in ``drafter``.
+Depends only on a tokenizer and an output; ``drafter`` is the vLLM adapter.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from serving.language.output import Output
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
-    """The bytes each token stands for; special tokens stand for none and are left out.
+    """Return the bytes of each token, without special tokens.
 
     Args:
-        tokenizer: a byte-level BPE, as GPT-NeoX's and polyglot-ko's are.
+        tokenizer: a byte-level BPE tokenizer, such as GPT-NeoX's or polyglot-ko's.
     """
     byte_of = {char: byte for byte, char in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
     return {
@@ -31,7 +31,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
 
 
 class Node:
-    """A place in an output between two tokens."""
+    """A position between two tokens of an output."""
 
     __slots__ = ("draft", "end", "next", "pending", "state")
 
@@ -39,21 +39,21 @@ class Node:
         self.state, self.pending = state, pending
         self.next: dict[int, Node] = {}
         self.draft: tuple[int, ...] | None = None
-        """What is forced from here; None until it is asked for."""
+        """Tokens forced from this node; None until computed."""
         self.end: Node | None = None
-        """Where that leads; None until it is asked for."""
+        """Node after ``draft``; None until computed."""
 
 
 class Follower:
-    """Follows the tokens of one output's answers and knows what is forced next.
+    """Follows the tokens of one output's answers and returns the forced next tokens.
 
-    All nodes where a step can end, if the answer is in the tokenizer's own tokens, are built with
-    their drafts at once, so that nothing is worked out while the engine waits.
+    The constructor builds every node, with its draft, at which a step can end in the tokenizer's
+    canonical tokenization. The engine then does not wait for this work.
 
     Args:
-        output: the language.
-        tokenizer: the engine's.
-        table: ``token_bytes(tokenizer)``.
+        output: language of the answers.
+        tokenizer: the engine's tokenizer.
+        table: result of ``token_bytes(tokenizer)``.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class Follower:
         self._output, self._tokenizer, self._table = output, tokenizer, table
         self._nodes: dict[tuple[State, bytes], Node] = {}
         self.nowhere = Node(None, b"")
-        """Where text stands that is no answer; nothing is forced there."""
+        """Node of text that is not a valid answer; it forces no tokens."""
         self._head = self._node(output.following.after(output.head), b"")
         self._build()
 
     def start(self, answer: str) -> Node:
-        """Where an answer stands that begins with ``answer``."""
+        """Return the node at the end of the partial answer ``answer``."""
         if answer == self._output.head:
             return self._head
         try:
@@ -79,7 +79,7 @@ class Follower:
             return self.nowhere
 
     def after(self, node: Node, tokens: Iterable[int]) -> Node:
-        """Where ``node`` leads with ``tokens``."""
+        """Return the node reached from ``node`` by ``tokens``."""
         for token in tokens:
             node = node.next.get(token) or self._step(node, token)
         return node
@@ -89,7 +89,7 @@ class Follower:
         if node.state is None or raw is None:
             return self.nowhere
         raw = node.pending + raw
-        text = raw.decode(errors="ignore")  # what is cut off in the middle of a character waits
+        text = raw.decode(errors="ignore")  # incomplete characters stay pending
         try:
             state = self._output.following.after(text, node.state)
         except OutputError:
@@ -105,7 +105,7 @@ class Follower:
         return self._nodes[key]
 
     def draft(self, node: Node) -> tuple[int, ...]:
-        """The tokens forced after ``node``; none in the middle of a character."""
+        """Return the tokens forced after ``node``; empty within a character."""
         if node.draft is None:
             node.draft = ()
             if node.state is not None and not node.pending:
@@ -113,21 +113,21 @@ class Follower:
         return node.draft
 
     def end(self, node: Node) -> Node:
-        """Where ``draft(node)`` leads."""
+        """Return the node reached from ``node`` by ``draft(node)``."""
         if node.end is None:
             node.end = self.after(node, self.draft(node))
         return node.end
 
     def along(self, node: Node, tokens: tuple[int, ...]) -> Node:
-        """``after(node, tokens)``, where these are as many as are forced, or fewer."""
+        """Return ``after(node, tokens)``, for no more tokens than are forced after ``node``."""
         after, forced = self.after(node, tokens), self.draft(node)
         if after.draft is None and tokens == forced[: len(tokens)]:
             after.draft, after.end = forced[len(tokens) :], self.end(node)
         return after
 
     def _continuations(self, state: State) -> list[list[int]]:
-        """What may follow ``state``, in the tokenizer's own tokens. The common beginning leaves off
-        tokens that differ with what is decided next."""
+        """Return the continuations of ``state`` in the tokenizer's canonical tokenization. Their
+        common prefix excludes tokens that depend on the next choice."""
         texts, ends = self._output.following.continuations(state)
         end = [self._tokenizer.eos_token_id] if ends else []
         return [[*self._tokenizer.encode(text, add_special_tokens=False), *end] for text in texts]
@@ -143,11 +143,11 @@ class Follower:
             node.draft = _common(continuations)
             end = self.end(node)
             if end.draft is None:
-                end.draft = ()  # here something is chosen, or the answer is over
+                end.draft = ()  # the model chooses next, or the answer is complete
             todo += [self.after(node, tokens[: len(node.draft) + 1]) for tokens in continuations]
 
 
 def _common(continuations: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The longest common beginning."""
+    """Return the longest common prefix."""
     columns = zip(*continuations, strict=False)
     return tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))

@@ -1,9 +1,9 @@
-"""Imported last by the process that engine cores are forked from (``preload_cpu``).
+"""Last import of the process that engine cores are forked from (``preload``).
 
-- It ends at once, and not by taking down all that it has imported: that takes seconds, and while it
-  lasts the engine's output stays open, by which others know that the engine has ended.
-- It looks for its command line, over which engine cores write their titles: setproctitle finds it
-  by the environment that lies behind it, which is another's later on.
+- Makes that process exit immediately, without tearing down its imports. Teardown takes seconds and
+  keeps the engine's output open, which others watch to detect that the engine has ended.
+- Lets setproctitle locate the command line, which engine cores overwrite with their titles. It
+  searches from the environment stored after it, and engine cores replace that environment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PID = os.getpid()
 
 @atexit.register
 def _exit() -> None:
-    if os.getpid() == _PID:  # and not in an engine core
+    if os.getpid() == _PID:  # not in a forked engine core
         os._exit(0)
 
 

@@ -1,7 +1,6 @@
-"""What was chosen before where an answer was open: guesses for the drafter.
+"""Remembers the model's earlier choices to guess tokens that are not forced.
 
-A guess is only a proposal. The engine verifies every token, so a wrong one costs time and never
-correctness.
+The engine verifies every proposed token, so a wrong guess costs time but never correctness.
 """
 
 from __future__ import annotations
@@ -13,44 +12,44 @@ from serving.vllm_plugin.follower import Follower, Node
 
 TOKEN_BITS = 20
 ONE, ALL = (1 << TOKEN_BITS) - 1, (1 << 3 * TOKEN_BITS) - 1
-"""The last chosen token, and the last three."""
+"""Masks for the last chosen token and the last three."""
 COUNT_BITS = 2
 MOST = (1 << COUNT_BITS) - 1
-"""Votes are counted up to this: what has changed is learned anew within a few requests."""
+"""Maximum vote count; kept low so that changed choices are relearned within a few requests."""
 MOST_VAGUE = 3
-"""A guess goes no further than so many choices for which no like question is remembered: beyond,
-too many tokens are verified in vain."""
+"""Maximum choices per guess without a remembered similar question. With more, too many tokens are
+verified in vain."""
 
 
 class Progress(NamedTuple):
-    """Where one request's answer stands."""
+    """Position in one request's answer."""
 
     follower: Follower
     node: Node
     past: int
-    """A hash of what was asked and of every token that was chosen since."""
+    """Hash of the question and all tokens chosen since."""
     last: int = 0
-    """The last chosen tokens, ``TOKEN_BITS`` each."""
+    """The last chosen tokens, ``TOKEN_BITS`` bits each."""
     chosen: int = 0
-    """How many tokens were chosen."""
+    """Number of tokens chosen."""
 
 
 class Memory:
-    """Which token was chosen where an answer was open: by answers to like questions that had gone
-    the same way, or else by any answer that had come the same way last.
+    """Remembers chosen tokens by context. The context is a similar question with the same choices
+    so far or, failing that, any answer at the same position with the same last choices.
 
     Args:
-        limit: choices that are remembered, by context; the oldest are forgotten first.
+        limit: maximum remembered contexts; the oldest are evicted first.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._chosen: OrderedDict[int, int] = OrderedDict()
-        """By a hash of the context: the token, and in the lowest bits how often more than others it
-        was chosen. Numbers alone, so that the garbage collector has nothing to follow."""
+        """Token by context hash; the lowest bits hold its lead in votes over other tokens. Plain
+        integers, so the garbage collector has nothing to traverse."""
 
     def follow(self, progress: Progress, tokens: tuple[int, ...]) -> Progress:
-        """Where ``tokens`` lead; what was chosen among them is remembered."""
+        """Return the progress after ``tokens``, and remember the chosen ones among them."""
         follower, node, past, last, chosen = progress
         done = 0
         while done < len(tokens):
@@ -71,7 +70,7 @@ class Memory:
         return Progress(follower, node, past, last, chosen)
 
     def guess(self, progress: Progress, limit: int) -> list[int]:
-        """Up to ``limit`` tokens: what is forced, and the choices that are remembered."""
+        """Return up to ``limit`` tokens: forced ones and remembered choices."""
         follower, node, past, last, _ = progress
         chosen, vague = self.chosen, 0
         found: list[int] = []
@@ -94,12 +93,12 @@ class Memory:
         return found[:limit]
 
     def chosen(self, context: int) -> int | None:
-        """The token that is remembered for a context."""
+        """Return the token remembered for a context, or None."""
         vote = self._chosen.get(context)
         return None if vote is None else vote >> COUNT_BITS
 
     def count(self, context: int, token: int) -> None:
-        """Remember a token for a context: a majority vote in constant space (Boyer and Moore)."""
+        """Record a token for a context, by Boyer-Moore majority vote in constant space."""
         before, count = divmod(self._chosen.get(context, 0), MOST + 1)
         if before == token:
             count = min(count + 1, MOST)

@@ -1,7 +1,7 @@
-"""What the drafter counts, beside vLLM's own ``vllm:*`` metrics on the engine's ``/metrics``.
+"""The drafter's metrics, exported beside vLLM's ``vllm:*`` metrics on the engine's ``/metrics``.
 
-The drafter runs in vLLM's engine core and /metrics is answered by its API server: the numbers cross
-over in prometheus-client's multiprocess files, in a folder that is made for each start.
+The drafter runs in vLLM's engine core, but its API server serves /metrics. Values are shared
+through prometheus-client's multiprocess files, in a folder created at each start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from serving.metrics import Instruments
 
 @dataclass
 class Counts:
-    """What was counted for one task since it was published last."""
+    """Counts for one task since the last publication."""
 
     requests: int = 0
     passes: int = 0
@@ -28,7 +28,7 @@ class DrafterMetrics:
     """The drafter's counters.
 
     Args:
-        tasks: every task's name; their series exist, with zero, from the start.
+        tasks: names of all tasks; their series exist from the start, at zero.
     """
 
     def __init__(self, tasks: Iterable[str]) -> None:
@@ -74,7 +74,7 @@ class DrafterMetrics:
         )
 
     def publish(self, counts: Mapping[str, Counts]) -> None:
-        """Add ``counts``, by task, to the counters, and set them to zero."""
+        """Add ``counts`` (by task) to the counters, then reset ``counts`` to zero."""
         for task, counted in counts.items():
             if not counted.passes:
                 continue

@@ -1,11 +1,11 @@
-"""What this project changes inside vLLM's processes (entry point group ``vllm.general_plugins``).
+"""vLLM plugin that changes vLLM's processes (entry point group ``vllm.general_plugins``).
 
-On CPU, LoRA is computed by ``lora_cpu``, batches are padded by ``batch_cpu``, and sampling
-parameters go by ``sampling_cpu``, on the one version of vLLM that they were tested against.
+On CPU, with the tested vLLM version only, it applies ``patches.lora``, ``patches.batch`` and
+``patches.sampling``.
 
-vLLM runs its engine core and workers as children of the API server. When the API server is killed
-outright (out of memory, SIGKILL), vLLM 0.32 leaves them running, with the model's memory and the
-output pipe, and whoever started the engine waits forever. Here a child dies with its parent.
+vLLM runs its engine core and workers as children of the API server. If the API server is killed
+(out of memory, SIGKILL), vLLM 0.32 leaves them running. They hold the model's memory and the output
+pipe, so the process that started the engine waits forever. This plugin makes them exit with it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from serving.vllm_plugin import TESTED_VLLM
 LORA_WRAPPER = "serving.vllm_plugin.patches.lora.GroupedPunicaWrapper"
 
 log = logging.getLogger("vllm.plugins.routine")
-"""Below vLLM's own logger, which is set up in all of its processes."""
+"""Child of vLLM's logger, which is configured in all its processes."""
 
 
 def register() -> None:
-    """Called by vLLM in each of its processes, possibly more than once."""
+    """Apply the changes. vLLM calls this in each of its processes, possibly more than once."""
     atexit.register(remove_folder)
     die_with_parent()
     _change_cpu()
 
 
 def _allow_amx() -> None:
-    """Ask Linux for AMX's registers, for this process. vLLM 0.32's attention uses them without
-    asking, and an engine whose first prompt is a single token (oneDNN, which asks, multiplies that
-    without AMX) ended by an illegal instruction."""
+    """Request AMX registers from Linux for this process. vLLM 0.32's attention uses them without a
+    request. oneDNN requests them, but not for a single-token prompt, which it multiplies without
+    AMX; an engine whose first prompt was one crashed with an illegal instruction."""
     import torch
 
     if torch.cpu.get_capabilities().get("amx_tile"):

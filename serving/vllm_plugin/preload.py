@@ -1,10 +1,10 @@
-"""The engine core's process is forked from one that has imported what it needs.
+"""Forks engine cores from a process that has already imported their modules.
 
-vLLM 0.32 on CPU starts a new Python for the engine core once the API server has imported
-everything: two times eight seconds, one after the other. Here a second process imports beside the
-API server, and the core is forked from it (Python's ``forkserver``; vLLM has it for machines that
-need not spawn, vllm/entrypoints/launchers/api_server/entry.py, but its CPU platform insists on
-spawning, vllm/platforms/cpu.py). Nothing runs in that process but imports: no thread, no OpenMP.
+On CPU, vLLM 0.32 starts a new Python for the engine core after the API server has finished its
+imports: eight seconds each, in sequence. This module imports in a second process in parallel and
+forks the core from it with Python's ``forkserver``. vLLM supports that where spawning is not
+required (vllm/entrypoints/launchers/api_server/entry.py), but its CPU platform forces spawning
+(vllm/platforms/cpu.py). The second process only imports: it has no threads and no OpenMP.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MODULES = [
     "vllm.v1.structured_output.backend_outlines",
     "serving.vllm_plugin.fork_origin",
 ]
-"""What an engine core imports until it is ready; one that is missing is left out."""
+"""Modules an engine core imports before it is ready; missing ones are skipped."""
 
 
 class _Context(ForkServerContext):
-    """Processes forked from the one that has imported everything, with this one's environment: the
-    other's is that of its start, and vLLM adds to its own until it starts an engine core."""
+    """Forks from the preloaded process but uses this process's environment: the other's dates from
+    its start, and vLLM adds variables until it starts an engine core."""
 
     def Process(  # type: ignore[override]
         self, *, target: Callable[..., object], name: str, kwargs: Mapping[str, Any]
@@ -54,7 +54,7 @@ def _call(function: Callable[[], Any]) -> Any:
 
 
 def is_tested() -> bool:
-    """Whether the vLLM that is installed is the CPU build that this was tested with."""
+    """Return whether the installed vLLM is the tested CPU build."""
     try:
         return version(CPU_BUILD) == TESTED_VLLM
     except PackageNotFoundError:
@@ -62,14 +62,14 @@ def is_tested() -> bool:
 
 
 def start() -> None:
-    """Begin to import, in a process of its own. It ends with the last of those that it serves."""
+    """Start importing in a separate process, which exits with the last process that uses it."""
     forkserver.set_forkserver_preload(MODULES)
     forkserver.ensure_running()
 
 
 def use() -> None:
-    """Have vLLM fork engine cores from it, and look at a model that it has not met before in this
-    process: it starts another Python for that, not to touch CUDA here."""
+    """Make vLLM fork engine cores from the preloaded process and inspect unknown models in this
+    process. By default it inspects them in another Python to avoid initializing CUDA."""
     from vllm.model_executor.models import registry
     from vllm.v1.engine import utils
 

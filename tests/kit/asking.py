@@ -1,4 +1,4 @@
-"""Asking the running service, many at once, and how many it answers."""
+"""Concurrent requests to the running service, and a measurement of its capacity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.tasks.month.answer import MonthRequest
 
 
 async def ask_text(session: aiohttp.ClientSession, asked: BaseModel, retries: int = 0) -> str:
-    """The answer's bytes, as text; a 503 is asked again when it says so, ``retries`` times."""
+    """Return the response body; retry a 503 after ``retry-after``, up to ``retries`` times."""
     task = "month" if isinstance(asked, MonthRequest) else "rate"
     async with session.post(f"/gen/routine/{task}", json=asked.model_dump()) as response:
         text = await response.text()
@@ -29,7 +29,7 @@ async def ask_text(session: aiohttp.ClientSession, asked: BaseModel, retries: in
 async def ask_all(
     url: str, asked: Sequence[BaseModel], at_once: int, retries: int = 0
 ) -> list[str]:
-    """The answers in the order of ``asked``, ``at_once`` at a time."""
+    """Send all requests, ``at_once`` at a time; return the answers in the order of ``asked``."""
     gate = asyncio.Semaphore(at_once)
 
     async def one(session: aiohttp.ClientSession, request: BaseModel) -> str:
@@ -41,8 +41,8 @@ async def ask_all(
 
 
 async def capacity(url: str, seconds: float = 4) -> float:
-    """Rate requests a second that the service answers on this machine, eight at once. What loads it
-    takes a share of that."""
+    """Measure the ``rate`` requests per second answered on this machine at eight concurrent
+    requests. Load tests use a share of it."""
     done, end = 0, time.monotonic() + seconds
 
     async def client(session: aiohttp.ClientSession, number: int) -> None:

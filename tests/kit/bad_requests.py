@@ -1,5 +1,5 @@
-"""Requests that must be refused, made from each task's schema and examples: for the fake and the
-real engine alike."""
+"""Requests that must be rejected, generated from each task's schema and examples. Used with both
+the fake and the real engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ JSON = "application/json"
 
 
 class Case(NamedTuple):
-    """What is sent, and what must come back."""
+    """A request and its expected response."""
 
     name: str
     body: bytes
@@ -22,11 +22,11 @@ class Case(NamedTuple):
     status: int
     param: str | None
     words: str
-    """The message has them."""
+    """Text that the error message must contain."""
 
 
 def good(task: str) -> dict[str, Any]:
-    """A task's first example."""
+    """Return a task's first example."""
     return dict(TASKS[task].examples[0].model_dump())
 
 
@@ -57,7 +57,7 @@ def _without(body: dict[str, Any], path: str) -> bytes:
 def _fields(
     schema: dict[str, Any], whole: dict[str, Any], path: str = ""
 ) -> Iterator[tuple[str, dict[str, Any], bool]]:
-    """Path, schema and whether it is required, of every field, the nested ones after their own."""
+    """Yield each field's path, schema and whether it is required, parents before their fields."""
     for name, field in schema["properties"].items():
         options = field.get("anyOf", [field])
         resolved = next(option for option in options if option.get("type") != "null")
@@ -70,7 +70,7 @@ def _fields(
 
 
 def _values(schema: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """Wrong values of a field: what they are, the value, and words of the message."""
+    """Yield invalid values for a field: a description, the value, and text of the message."""
     if not schema["nullable"]:
         yield "null", None, "must be"
     if "properties" in schema:
@@ -97,7 +97,7 @@ def _values(schema: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
 
 
 def cases(name: str) -> Iterator[Case]:
-    """All requests that a task must refuse."""
+    """Yield all requests that a task must reject."""
     task, body = TASKS[name], good(name)
     whole = task.request.model_json_schema()
     for path, schema, is_required in _fields(whole, whole):
@@ -134,4 +134,4 @@ def cases(name: str) -> Iterator[Case]:
 
 
 CASES = [(name, case) for name in TASKS for case in cases(name)]
-"""By task."""
+"""All cases, each with its task's name."""

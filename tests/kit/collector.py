@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector that keeps the spans it is sent (OTLP over HTTP, protobuf)."""
+"""OpenTelemetry collector that stores the spans it receives (OTLP over HTTP, protobuf)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 @dataclass(frozen=True)
 class SpanSeen:
-    """A span as it arrived; ids in hexadecimal."""
+    """A received span; IDs are in hexadecimal."""
 
     service: str
     name: str
@@ -27,14 +27,14 @@ class SpanSeen:
     parent_id: str
     attributes: dict[str, str]
     events: str
-    """Names and attributes, as text."""
+    """Event names and attributes, as text."""
     failed: bool
     status: str
-    """Its description."""
+    """Status description."""
 
 
 class Collector:
-    """What was sent so far; read only when it is asked for, so that receiving costs little."""
+    """Stores received spans. They are parsed only when read, so that receiving is cheap."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -45,11 +45,11 @@ class Collector:
 
     @property
     def spans(self) -> list[SpanSeen]:
-        """All spans, in the order in which they came."""
+        """Return all spans in the order received."""
         return [span for body in self._received for span in _spans(body)]
 
     def wait(self, fits: Callable[[SpanSeen], bool], seconds: float = 30) -> SpanSeen:
-        """The first span that fits."""
+        """Wait for a span that fits; return the first."""
         deadline = time.monotonic() + seconds
         while not (found := [span for span in self.spans if fits(span)]):
             assert time.monotonic() < deadline, self.spans
@@ -87,7 +87,7 @@ def _attributes(given: object) -> dict[str, str]:
 
 @contextmanager
 def collector() -> Iterator[Collector]:
-    """A running collector; ``url`` is its traces endpoint."""
+    """Run a collector; its ``url`` is the traces endpoint."""
     running = Collector()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,8 +1,8 @@
-"""Does what a Dockerfile says, without Docker: its steps, in a folder, as this user.
+"""Executes a Dockerfile's steps without Docker, in a folder, as the current user.
 
-The folder stands for the file systems of all stages at once, since they write to different places.
-A virtual environment stands for the base image's Python. What takes root (Debian's packages, users)
-is left out and listed.
+One folder replaces the file systems of all stages, because they write to different places. A
+virtual environment replaces the base image's Python. Steps that need root (Debian packages, users)
+are skipped and listed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dockerfile_parse import DockerfileParser
 from loadtests.service import ROOT
 
 OURS = re.compile(r"(?<![\w/.])/(opt/venv|opt/routine|opt/ray|requirements|wheel|src|cache|app)\b")
-"""Folders of the images that this project makes."""
+"""Folders that this project creates in the images."""
 OF_ROOT = re.compile(r"\b(apt-get|useradd)\b")
 MOUNT = re.compile(r"--mount=(\S+)\s*")
 WITHOUT_EFFECT_HERE = {"LABEL", "USER", "EXPOSE", "VOLUME", "STOPSIGNAL", "COMMENT"}
@@ -31,7 +31,7 @@ WITHOUT_EFFECT_HERE = {"LABEL", "USER", "EXPOSE", "VOLUME", "STOPSIGNAL", "COMME
 
 @dataclass
 class Stage:
-    """What a stage has come to."""
+    """State of a stage."""
 
     environment: dict[str, str]
     folder: str = "/"
@@ -41,20 +41,20 @@ class Stage:
 
 
 class Build:
-    """A Dockerfile's stages, taken under ``root``.
+    """Builds a Dockerfile's stages under ``root``.
 
     Args:
-        path: the Dockerfile's; the repository is its context.
+        path: path of the Dockerfile; the build context is the repository.
         root: an empty folder.
-        vllm: an environment that stands for vLLM's image, with this Python.
+        vllm: environment that replaces vLLM's image, with the same Python version.
     """
 
     def __init__(self, path: Path, root: Path, vllm: Path | None = None) -> None:
         self.root, self.of_root = root, list[str]()
         self._arguments = {"VLLM_PYTHON": "{}.{}".format(*sys.version_info)}
-        # Copies and byte code are for layers; here they take most of the time.
+        # Copying and bytecode compilation help image layers; here they take most of the time.
         self._uv = {"UV_LINK_MODE": "hardlink", "UV_COMPILE_BYTECODE": "0"}
-        if links := os.environ.get("PIP_FIND_LINKS"):  # torch is there, perhaps nowhere else
+        if links := os.environ.get("PIP_FIND_LINKS"):  # torch may be available only there
             self._uv["UV_FIND_LINKS"] = links
             self._arguments["TORCH_INDEX"] = root.as_uri()
         self._bases = {"${PYTHON_IMAGE}": root / "python", "${VLLM_IMAGE}": vllm}
@@ -68,7 +68,7 @@ class Build:
             self._steps.setdefault(name, []).append((step["instruction"], step["value"]))
 
     def stage(self, name: str) -> Stage:
-        """Take a stage's steps, once, and first those of the stages it needs."""
+        """Build a stage once, after the stages it depends on."""
         if name not in self._built:
             (_, start), *steps = self._steps[name]
             parent = start.split(" AS ")[0]
@@ -83,7 +83,7 @@ class Build:
         return self._built[name]
 
     def here(self, text: str) -> str:
-        """``text`` with the images' folders where they are on this machine."""
+        """Replace the images' folders in ``text`` with their paths on this machine."""
         return OURS.sub(lambda found: f"{self.root}{found[0]}", text)
 
     def _take(self, stage: Stage, kind: str, value: str) -> None:
@@ -113,7 +113,7 @@ class Build:
         *sources, target = words
         if sources[0].startswith("--from="):
             self.stage(sources.pop(0).removeprefix("--from="))
-            assert sources == [target]  # it is there already: stages share the folder
+            assert sources == [target]  # already there: stages share the folder
             assert Path(self.here(target)).is_dir()
             return
         let_in = {

@@ -1,4 +1,4 @@
-"""Metrics as their text format says them."""
+"""Parser for the Prometheus text format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short mixed load: every kind of request that clients send, the wrong and the hasty included."""
+"""Short mixed load of every kind of client request, including invalid and abandoned ones."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from serving.tasks.registry import TASKS
 
 KINDS = ("rate", "month", "month without rates", "stream", "wrong", "hasty")
 WEIGHTS = (60, 20, 5, 8, 4, 3)
-"""How often of a hundred: a mistaken request gets 422, a hasty client leaves before its answer."""
+"""Percent per kind. A wrong request gets 422; a hasty client disconnects before its answer."""
 HASTE_SECONDS = 0.005
 
 Seen = Counter[str]
-"""By kind and status, how many requests."""
+"""Number of requests by kind and status."""
 
 
 async def load(
@@ -26,12 +26,12 @@ async def load(
     stages: Sequence[tuple[int, float]],
     enough: Callable[[Seen], bool] = lambda _: True,
 ) -> Seen:
-    """Ask ``url`` at random.
+    """Send random requests to ``url``; return what was seen.
 
     Args:
-        url: the gateway's.
-        stages: requests at once, and for how many seconds.
-        enough: the last stage goes on until this holds of what was seen.
+        url: the gateway's URL.
+        stages: pairs of concurrent requests and duration in seconds.
+        enough: the last stage continues until this is true for the requests seen.
     """
     seen: Seen = Counter()
     async with aiohttp.ClientSession(url) as session:

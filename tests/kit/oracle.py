@@ -1,7 +1,7 @@
-"""An oracle for Task 1 answers, written from the product's page alone.
+"""Oracle for Task 1 answers, written only from the product page.
 
-It shares no code with the renderer or with the gateway's check: it works out every one of the
-twelve sets from the rates and compares whole lines.
+It shares no code with the renderer or the gateway's check: it computes all twelve sets from the
+rates and compares whole lines.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COUNTS = {1: "5 5 5+", 2: "3 3 3+", 3: "5 3 1+", 4: "5 5 5"}
 
 
 def faults(answer: dict[str, Any]) -> list[str]:
-    """Every way in which ``answer`` is not a right progression; empty if it is one."""
+    """Return every fault of ``answer``; the list is empty if the progression is correct."""
     if list(answer) != KEYS:
         return [f"keys are {list(answer)}"]
     found = [] if answer["program"] == "5/3/1 프로그램" else [f"program is {answer['program']}"]

@@ -1,7 +1,7 @@
-"""An oracle for Task 2 answers, written from the product's page alone.
+"""Oracle for Task 2 answers, written only from the product page.
 
-It shares no code with the renderer or with the gateway's check: kilograms are worked out in exact
-fractions. Of the contract it reads the catalogue's facts only: which exercise assists which lift.
+It shares no code with the renderer or the gateway's check: it computes kilograms in exact
+fractions. From the contract it uses only the catalogue's facts: which exercise assists which lift.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PLAN = [[5, 5, 5], [3, 3, 3], [5, 3, 1], [5, 5, 5]]
 
 
 def month_faults(request: dict[str, Any], answer: dict[str, Any]) -> list[str]:
-    """Every way in which ``answer`` is not a right month for ``request``; empty if it is one."""
+    """Return every fault of ``answer`` to ``request``; the list is empty if it is correct."""
     found = []
     per_week = request["days_per_week"]
     if [len(week["days"]) for week in answer["weeks"]] != [per_week] * 4:

@@ -1,4 +1,4 @@
-"""Starts the whole service as a user does, and looks for what it leaves behind."""
+"""Starts the whole service as a user would, and finds processes it leaves behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MARK = "ROUTINE_TEST_STACK"
 
 @dataclass
 class Stack:
-    """``make serve`` on its own ports; every process it starts carries ``mark``."""
+    """``make serve`` on its own ports. Every process it starts has ``mark`` in its environment."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -33,7 +33,7 @@ class Stack:
     def start(
         cls, log: Path, folder: Path = ROOT, target: str = "serve", **variables: str
     ) -> Stack:
-        """Make ``target`` of what is in ``folder``; ``variables`` go into the environment."""
+        """Run ``make target`` in ``folder``, with ``variables`` added to the environment."""
         mark, port, engine_port = uuid.uuid4().hex, free_port(), free_port()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
         environment |= {"PORT": str(port), "ENGINE_PORT": str(engine_port), MARK: mark}
@@ -51,16 +51,16 @@ class Stack:
         return cls(process, url, engine_url, log, mark)
 
     def wait_ready(self) -> float:
-        """Seconds until /readyz answers 200."""
+        """Wait until /readyz returns 200; return the seconds waited."""
         waited = wait_answer(f"{self.url}/readyz", self.process, self.log)
-        self.processes()  # learn the sessions while every process still has its parent
+        self.processes()  # record sessions while every process still has its parent
         return waited
 
     def processes(self) -> dict[int, str]:
-        """What runs of this stack: process id to command line.
+        """Return this stack's running processes: process ID to command line.
 
-        Processes are known by their environment's mark. vLLM's children overwrite their environment
-        with a title, so whatever shares a session with a marked process belongs to it too.
+        Processes are identified by the mark in their environment. vLLM's children overwrite their
+        environment with a title, so all processes in a marked process's session count too.
         """
         running = list(psutil.process_iter(["pid", "cmdline", "environ"]))
         marked = [p.pid for p in running if (p.info["environ"] or {}).get(MARK) == self.mark]
@@ -75,16 +75,16 @@ class Stack:
         return found
 
     def pid_of(self, words: str) -> int:
-        """The one process whose command line has ``words``."""
+        """Return the ID of the only process whose command line contains ``words``."""
         (pid,) = [pid for pid, command in self.processes().items() if words in command]
         return pid
 
     def press_ctrl_c(self) -> None:
-        """SIGINT to the terminal's foreground group, as a keyboard sends it."""
+        """Send SIGINT to the process group, as a terminal does on Ctrl+C."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def wait_stopped(self) -> int:
-        """The exit code of ``make``, once nothing of the stack runs any more."""
+        """Wait until no process of the stack is running; return the exit code of ``make``."""
         code = self.process.wait(timeout=STOP_SECONDS)
         deadline = time.monotonic() + STOP_SECONDS
         while left := self.processes():
@@ -93,7 +93,7 @@ class Stack:
         return code
 
     def kill(self) -> None:
-        """Clear away whatever a failed test left."""
+        """Kill all processes that a failed test left behind."""
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Waiting for what will be, however slow the machine."""
+"""Polling for a condition, with a timeout that suits slow machines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Until it holds; it must before ``seconds`` are over."""
+    """Wait until ``condition`` is true; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

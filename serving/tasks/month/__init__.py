@@ -1,1 +1,1 @@
-"""Task 2: a month of training days."""
+"""Task 2: the training days for one month."""

@@ -1,7 +1,7 @@
-"""Task 2, ``month``: four weeks of training days, with kilograms and assistance work.
+"""Task 2, ``month``: four weeks of training days, with weights in kg and assistance work.
 
-The model decides the assistance (``assistance``). Which lift is trained on which day, the percents,
-the kilograms and the deload follow by arithmetic from the request and its rates.
+The model decides the assistance work (``assistance``). The lift of each day, the percentages, the
+weights and the deload are computed from the request and its rates.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from serving.tasks.rate.answer import LOADING_WEEKS, PROGRAM, RATES, REPETITIONS
 
 WEEKS = 4
 ROTATION = ("bench_press", "squat", "over_head_press", "dead_lift")
-"""The order of the main lifts: upper and lower body take turns, whatever the days per week."""
+"""Order of the main lifts: alternates upper and lower body for any number of days per week."""
 BASIS_SHARE = {"1rm": Decimal(1), "tm": Decimal("0.9")}
-"""What percents are taken of: the 1RM, or the training max."""
+"""What percentages refer to, as a share of 1RM: the 1RM or the training max."""
 MIN_STEP_KG, MAX_STEP_KG, USUAL_STEP_KG = 0.25, 5.0, 2.5
-"""Limits of the plate step in kg; it is a multiple of the smallest. The lightest set there is (35 %
-of 90 % of 10 kg) still rounds to one step of the largest."""
+"""Plate step limits and default in kg; a step must be a multiple of the minimum. The lightest set
+(35 % of 90 % of 10 kg) still rounds to one step of the maximum."""
 
 Lift = Literal["bench_press", "squat", "dead_lift", "over_head_press"]
 Basis = Literal["1rm", "tm"]
@@ -43,7 +43,7 @@ PlateStep = Annotated[
 
 
 class MonthRequest(Profile):
-    """A profile, how often its lifter trains, and what the kilograms are reckoned from."""
+    """A profile, the training days per week, and the inputs for computing weights."""
 
     days_per_week: Days
     rates: Rates | None = Field(
@@ -69,7 +69,7 @@ class MainSet(_Part):
 
 
 class AssistanceExercise(_Part):
-    """One assistance exercise of a day."""
+    """One assistance exercise of a training day."""
 
     name: str
     category: Category = Field(description="밀기, 당기기, 하체, 코어")
@@ -108,24 +108,24 @@ class MonthAnswer(_Part):
 
 
 def lift_of(week: int, day: int, days_per_week: int) -> str:
-    """The main lift of a training day; ``week`` and ``day`` count from 0."""
+    """Return the main lift of a training day; ``week`` and ``day`` are zero-based."""
     return ROTATION[(week * days_per_week + day) % len(ROTATION)]
 
 
 def kilograms(one_rm_kg: float, basis: str, percent: int, step_kg: float) -> float:
-    """``percent`` of the basis, rounded to the plate step, halves up (in decimals: in binary, 90 %
-    of 1RM would put some halves just below)."""
+    """Return ``percent`` of the basis, rounded half up to the plate step. Uses decimals, because in
+    binary floating point 90 % of 1RM can put an exact half just below."""
     step = Decimal(str(step_kg))
     exact = Decimal(str(one_rm_kg)) * BASIS_SHARE[basis] * percent / 100
     return float((exact / step).quantize(Decimal(1), ROUND_HALF_UP) * step)
 
 
 def render(request: MonthRequest, values: Mapping[str, Any]) -> str:
-    """The month as JSON text.
+    """Return the month as JSON text.
 
     Args:
-        request: with its rates.
-        values: what the model decided, as ``assistance.output_for(request.experience)`` reads it.
+        request: the request, including its rates.
+        values: model decisions, as parsed by ``assistance.output_for(request.experience)``.
     """
     assert request.rates, "Task 1 comes first"
     rates = request.rates.model_dump()

@@ -1,8 +1,8 @@
-"""What the model decides of a month: each lift's assistance work.
+"""The part of a month that the model decides: assistance work per lift.
 
-For every main lift, four slots: push, pull, leg and core. A slot names an exercise, its sets and
-its repetitions; leg and core may be left empty, so a day has two to four. What a slot may name
-depends on the lift and on the lifter's experience, so there is one output for each experience.
+Each main lift has four slots: push, pull, leg and core. A slot holds an exercise, its sets and its
+repetitions. Leg and core may be empty, so a day has two to four exercises. The allowed exercises
+depend on the lift and the lifter's experience, so there is one output per experience level.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from serving.tasks.month.exercises import CATALOGUE, CATEGORIES, Category, Exerc
 from serving.tasks.profile import LIFTS
 
 NONE = "없음"
-"""What stands in a slot that stays empty; its sets and repetitions are 0."""
+"""Marks an empty slot; its sets and repetitions are 0."""
 MAY_BE_EMPTY: tuple[Category, ...] = ("leg", "core")
 SETS = (2, 3, 4, 5)
 REPETITIONS = (6, 8, 10, 12, 16, 20)
-"""Even, so that the deload's half is whole."""
+"""Even numbers, so that the deload can halve them."""
 
 Slots = Mapping[Category, tuple[str, int, int]]
-"""One lift's assistance: exercise or ``NONE``, sets and repetitions by category."""
+"""Assistance work of one lift: exercise or ``NONE``, sets and repetitions by category."""
 
 
 def _is_zero_for_none(count: int, exercise: str) -> bool:
@@ -47,7 +47,7 @@ def _slot(category: Category, lift: str, experience: int) -> Any:
 
 @cache
 def output_for(experience: int) -> Output:
-    """The language of the month's assistance for someone of ``experience`` (1 to 5)."""
+    """Return the assistance output for an experience level (1 to 5)."""
     config = ConfigDict(extra="forbid", frozen=True)
     days: dict[str, Any] = {}
     for lift in LIFTS:
@@ -58,7 +58,7 @@ def output_for(experience: int) -> Output:
 
 
 def values_of(days: Mapping[str, Slots]) -> dict[str, Any]:
-    """The output's values for each lift's slots; a category that is left out stays empty."""
+    """Convert slots by lift into output values; a missing category becomes an empty slot."""
     empty = (NONE, 0, 0)
     return {
         f"{lift}.{category}.{place}": value
@@ -69,7 +69,7 @@ def values_of(days: Mapping[str, Slots]) -> dict[str, Any]:
 
 
 def slots_of(values: Mapping[str, Any], lift: str) -> list[tuple[Exercise, int, int]]:
-    """The exercises of ``lift``'s days with sets and repetitions; empty slots are left out."""
+    """Return the exercises for ``lift`` with sets and repetitions, without empty slots."""
     found = []
     for category in CATEGORIES:
         name, sets, repetitions = (values[f"{lift}.{category}.{place}"] for place in range(3))
@@ -79,7 +79,7 @@ def slots_of(values: Mapping[str, Any], lift: str) -> list[tuple[Exercise, int, 
 
 
 def days_of(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The decisions of each main lift's day, in the order of ``LIFTS``."""
+    """Split the decisions by main lift, in ``LIFTS`` order."""
     return [
         {path: value for path, value in values.items() if path.startswith(f"{lift}.")}
         for lift in LIFTS

@@ -1,8 +1,7 @@
-"""Is a month right? The semantic check that every Task 2 answer passes before it leaves.
+"""The semantic check that every Task 2 answer must pass before it is sent.
 
-It works every day out again from the request and its rates. It deliberately shares no code with the
-renderer in ``month``: an error there would otherwise agree with itself. The catalogue's facts are
-shared, and compared.
+It recomputes every day from the request and its rates, and compares exercises with the shared
+catalogue. It deliberately shares no code with ``answer.render``, so that it can detect its errors.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ RULES = (
     "keys", "request", "layout", "rotation", "percent", "over_100", "kg", "repetitions",
     "assistance_count", "assistance_fits", "assistance_repeats", "assistance_volume", "deload",
 )  # fmt: skip
-"""Every rule that the check can find broken."""
+"""All rules that the check can report."""
 _REPETITIONS = {1: "5 5 5+", 2: "3 3 3+", 3: "5 3 1+", 4: "5 5 5"}
 _DELOAD = 4
 _TOLERANCE_KG = 1e-6
@@ -29,14 +28,14 @@ Broken = set[str]
 
 
 def check_month(request: MonthRequest, answer: Mapping[str, Any]) -> list[str]:
-    """The rules that ``answer`` breaks, by name; empty if it is right.
+    """Return the names of the rules that ``answer`` violates; empty if it is valid.
 
     Args:
-        request: what it answers, with its rates.
-        answer: a Task 2 answer, read from its JSON.
+        request: the answered request, including its rates.
+        answer: a Task 2 answer, parsed from JSON.
 
     Returns:
-        Some of ``RULES``.
+        A subset of ``RULES``.
     """
     try:
         month = MonthAnswer.model_validate(answer)
@@ -63,7 +62,7 @@ def check_month(request: MonthRequest, answer: Mapping[str, Any]) -> list[str]:
 
 
 def _check_rotation(weeks: list[Week], broken: Broken) -> None:
-    """No lift is missed in a fortnight."""
+    """Check that any two consecutive weeks include all four lifts."""
     for one, other in pairwise(weeks):
         if len({day.lift for day in one.days + other.days}) != 4:
             broken.add("rotation")
@@ -114,7 +113,7 @@ def _check_assistance(request: MonthRequest, day: Day, broken: Broken) -> None:
 def _check_deload(
     usual: list[AssistanceExercise], deload: list[AssistanceExercise], broken: Broken
 ) -> None:
-    """Half the volume, exercise by exercise, of what the lift had before in the month."""
+    """Check that each exercise has half the volume of the lift's earlier days in the month."""
     same = [exercise.name for exercise in usual] == [exercise.name for exercise in deload]
     halved = same and all(
         2 * now.sets * now.repetitions == before.sets * before.repetitions

@@ -1,4 +1,4 @@
-"""Requests for Task 2: worked examples, and some that must be refused."""
+"""Requests for Task 2: worked examples, and invalid requests."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from serving.tasks.rate.answer import RATES
 
 
 def request_of(profile: Profile, days_per_week: int, rates: tuple[int, ...]) -> MonthRequest:
-    """A request with its rates, in the order of ``RATES``.
+    """Build a request; ``rates`` are in ``RATES`` order.
 
     Raises:
-        pydantic.ValidationError: a value is out of its limits.
+        pydantic.ValidationError: a value is out of range.
     """
     return MonthRequest.model_validate(
         {**profile.model_dump(), "days_per_week": days_per_week, "rates": _named(rates)}
@@ -29,9 +29,9 @@ EXAMPLES = tuple(
     request_of(profile, 2 + number % 3, rates)
     for number, (profile, rates) in enumerate(zip(PUBLISHED, PROGRESSIONS, strict=True))
 )
-"""The published profiles with a progression each; every experience is among them."""
+"""The published profiles with one progression each; covers every experience level."""
 EDGES = (request_of(PUBLISHED[0], 4, (40, 5, 5, 55)), request_of(PUBLISHED[1], 2, (75, 5, 5, 35)))
-"""Requests with the lightest and the heaviest start."""
+"""Requests with the lightest and the heaviest initial rate."""
 ANSWER = values_of(
     {
         "bench_press": {"push": ("푸시업", 4, 10), "pull": ("인버티드 로우", 5, 10)},
@@ -40,7 +40,7 @@ ANSWER = values_of(
         "over_head_press": {"push": ("사이드 레터럴 레이즈", 4, 12), "pull": ("페이스 풀", 5, 12)},
     }
 )
-"""Assistance that answers the first example well."""
+"""Good assistance work for the first example."""
 BAD = (
     BadRequest({"plate_step": 0.3}, "plate_step", "in steps of 0.25"),
     BadRequest({"rates": _named((75, 10, 5, 40))}, "rates.increase_rate_week", "must be 5"),
@@ -50,4 +50,4 @@ BAD = (
     BadRequest({"rates": {**_named((65, 5, 5, 40)), "program": "5/3/1"}}, "rates.program",
                "not a known field"),
 )  # fmt: skip
-"""Requests that the schema's limits alone would let through."""
+"""Requests that the schema's limits alone would accept."""

@@ -1,8 +1,8 @@
-"""The catalogue of assistance exercises: what each trains, which lifts it assists, who may do it.
+"""The catalogue of assistance exercises: muscles, assisted lifts and required experience.
 
-Categories are those of 5/3/1's assistance work: push, pull, and single-leg or core, the last two
-apart. An exercise is in one category only, so the slots of a day cannot name it twice. All are
-counted in repetitions (no holds), on one side at a time where they are one-sided.
+Categories follow 5/3/1's assistance work: push, pull, and single-leg or core, here split in two. An
+exercise has exactly one category, so it cannot occur twice in a day. All exercises are counted in
+repetitions (no holds), per side for unilateral exercises.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Exercise:
     """One assistance exercise."""
 
     name: str
-    """What a lifter reads; unique, and the beginning of no other name."""
+    """Display name; unique, and not a prefix of any other name."""
     category: Category
     muscles: tuple[str, ...]
-    """Muscle groups, the main one first; a single one makes it an isolation exercise."""
+    """Muscle groups, primary first; an isolation exercise has only one."""
     lifts: tuple[str, ...]
-    """Main lifts it assists, as in ``LIFTS``."""
+    """Assisted main lifts, as in ``LIFTS``."""
     level: int
-    """Least experience, 1 to 5, of someone who should do it."""
+    """Minimum experience, 1 to 5."""
     equipment: Literal["맨몸", "머신", "케이블", "덤벨", "바벨"]
 
 
@@ -90,7 +90,7 @@ CATALOGUE: dict[str, Exercise] = {
 
 
 def fitting(category: Category, lift: str, experience: int) -> tuple[Exercise, ...]:
-    """The exercises of ``category`` that assist ``lift`` and suit ``experience``, in order."""
+    """Return the exercises in ``category`` for ``lift`` and ``experience``, in catalogue order."""
     return tuple(
         exercise
         for exercise in CATALOGUE.values()

@@ -1,4 +1,4 @@
-"""A month as a table to print, and as a calendar."""
+"""Month answers as a printable table or a calendar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.tasks.profile import LIFTS
 
 BASIS = {"1rm": "1RM", "tm": "트레이닝 맥스 (1RM의 90%)"}
 DAY_OFFSETS = {2: (0, 3), 3: (0, 2, 4), 4: (0, 1, 3, 4)}
-"""Days from a week's first training day, by days per week: never more than two in a row."""
+"""Day offsets from a week's first training day, by days per week; at most two days in a row."""
 FIRST_DATE, LAST_DATE = date(2000, 1, 1), date(2100, 12, 31)
 NOTES = (
     "+는 할 수 있는 만큼 반복합니다. 중량은 바 무게를 포함합니다. "
@@ -24,10 +24,10 @@ NOTES = (
 
 
 def start_date(query: Mapping[str, str]) -> date:
-    """The first training day that a query gives.
+    """Return the first training day from a query.
 
     Raises:
-        QueryError: it is missing, no date, or out of range.
+        QueryError: the date is missing, invalid or out of range.
     """
     given = query.get("start")
     if given is None:
@@ -47,7 +47,7 @@ def start_date(query: Mapping[str, str]) -> date:
 
 
 def markdown(text: str) -> str:
-    """A month as Korean tables, one a week.
+    """Render a month as Markdown tables in Korean, one per week.
 
     Args:
         text: the answer, a ``MonthAnswer`` in JSON.
@@ -70,12 +70,12 @@ def markdown(text: str) -> str:
 
 
 def calendar(text: str, start: date) -> bytes:
-    """A month as iCalendar (RFC 5545), an all-day event for every training day.
+    """Render a month as iCalendar (RFC 5545), with an all-day event per training day.
 
     Args:
         text: the answer, a ``MonthAnswer`` in JSON.
-        start: the first training day. Events keep their UIDs as long as answer and start are the
-            same, so that importing twice makes no doubles.
+        start: the first training day. The same answer and start give the same event UIDs, so
+            importing twice creates no duplicates.
     """
     month = MonthAnswer.model_validate_json(text)
     found = Calendar()

@@ -1,4 +1,4 @@
-"""Task 2 as the system sees it."""
+"""The ``Task`` implementation for Task 2."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXPERIENCE_FACT = "운동경험"
 
 
 class MonthTask(Task[MonthRequest]):
-    """Each lift's assistance work from profile, days and rates; the month follows."""
+    """Decides each lift's assistance work from profile, days and rates; computes the rest."""
 
     name = "month"
     summary = "한 달 5/3/1 루틴: 날마다 메인 리프트의 중량(kg)과 보조 운동"
@@ -38,7 +38,7 @@ class MonthTask(Task[MonthRequest]):
     prerequisite = "rate"
 
     def facts(self, request: MonthRequest) -> Facts:
-        """What assistance work depends on."""
+        """Return the inputs that assistance work depends on."""
         assert request.rates, "Task 1 comes first"
         names = ("시작 강도", "주간 증가", "세트 증가", "디로딩 강도")
         rates = zip(names, request.rates.model_dump().values(), strict=True)
@@ -50,46 +50,46 @@ class MonthTask(Task[MonthRequest]):
         }
 
     def output(self, facts: Facts) -> Output:
-        """The assistance for someone of the experience in ``facts``."""
+        """Return the assistance output for the experience level in ``facts``."""
         experience = int(str(facts[EXPERIENCE_FACT]))
         if experience not in EXPERIENCE:
             raise ValueError(f"no experience {experience}")
         return output_for(experience)
 
     def render(self, request: MonthRequest, values: Values) -> str:
-        """Four weeks of days."""
+        """Return the four weeks as JSON."""
         return render(request, values)
 
     def check(self, request: MonthRequest, answer: Mapping[str, Any]) -> list[str]:
-        """Every day is worked out again."""
+        """Recompute and compare every day."""
         return check_month(request, answer)
 
     def draw(self, rng: Random) -> MonthRequest:
-        """Any everyday profile, days and legal rates."""
+        """Draw a realistic profile, training days and valid rates."""
         profile, rates = draw(rng), OUTPUT.sample(rng)
         return request_of(profile, rng.choice((2, 3, 4)), tuple(rates[name] for name in RATES))
 
     def describe(self, request: MonthRequest) -> str:
-        """Experience, gender and purpose."""
+        """Describe experience, gender and purpose."""
         return describe(request)
 
     def missing(self, request: MonthRequest) -> Profile | None:
-        """The profile, where there are no rates."""
+        """Return the profile if the request has no rates."""
         if request.rates:
             return None
         fields = {name: getattr(request, name) for name in Profile.model_fields}
         return Profile.model_construct(**fields)
 
     def complete(self, request: MonthRequest, values: Values) -> MonthRequest:
-        """With the rates that Task 1 decided."""
+        """Add the rates decided by Task 1."""
         return request.model_copy(update={"rates": Rates.model_validate(values)})
 
     def parts(self, values: Values) -> list[Values]:
-        """Each main lift's day."""
+        """Split the decisions by main lift."""
         return days_of(values)
 
     def forms(self) -> tuple[Form, ...]:
-        """A table to print, and a calendar."""
+        """Return the calendar and the printable table."""
         from serving.tasks.month.forms import CALENDAR, TABLE
 
         return CALENDAR, TABLE

@@ -1,1 +1,1 @@
-"""Task 1: a month's progression."""
+"""Task 1: the progression for one month."""

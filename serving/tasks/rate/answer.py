@@ -1,8 +1,8 @@
-"""Task 1, ``rate``: a month's progression in the 5/3/1 programme.
+"""Task 1, ``rate``: the progression for one month of the 5/3/1 program.
 
-The model decides four rates. The plan follows from them by arithmetic:
+The model decides four rates. The plan is computed from them:
 ``percent = init + week_rate * (w - 1) + set_rate * (s - 1)`` for weeks 1 to 3, and
-``deload + set_rate * (s - 1)`` for week 4, never over 100.
+``deload + set_rate * (s - 1)`` for week 4, at most 100.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ MAX_PERCENT = 100
 SETS, LOADING_WEEKS = 3, 3
 SMALLEST_INCREASE = 5
 REPETITIONS = (("5", "5", "5+"), ("3", "3", "3+"), ("5", "3", "1+"), ("5", "5", "5"))
-"""Repetitions by week and set; ``+`` means as many as possible."""
+"""Repetitions by week and set; ``+`` means as many as possible (AMRAP)."""
 
 
 def top_percent(init: int, week: int, set_: int) -> int:
-    """The heaviest set of the month (week 3, set 3) in percent."""
+    """Return the percentage of the heaviest set of the month (week 3, set 3)."""
     return init + week * (LOADING_WEEKS - 1) + set_ * (SETS - 1)
 
 
@@ -36,13 +36,13 @@ def set_fits(set_: int, init: int, week: int) -> bool:
 
 
 def percents(init: int, week: int, set_: int, deload: int) -> list[list[int]]:
-    """Percent of each set: four weeks of three sets."""
+    """Return the percentage of each set: four weeks of three sets."""
     starts = [init + week * w for w in range(LOADING_WEEKS)] + [deload]
     return [[start + set_ * s for s in range(SETS)] for start in starts]
 
 
 def plan_text(init: int, week: int, set_: int, deload: int) -> str:
-    """The four-week plan in the words the first version used."""
+    """Return the four-week plan as text, in the format of the first version."""
     weeks = []
     for number, sets in enumerate(percents(init, week, set_, deload)):
         lines = [f"Week{number + 1}"]
@@ -72,7 +72,7 @@ RATES = ("init_weight_rate", "increase_rate_week", "increase_rate_set", "deloadi
 
 
 class RateAnswer(BaseModel):
-    """A month's progression: four rates in percent of 1RM, and the plan they give."""
+    """The progression for one month: four rates in percent of 1RM, and the resulting plan."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -90,7 +90,7 @@ OUTPUT = Output(RateAnswer)
 
 
 class Rates(BaseModel):
-    """The four rates of a Task 1 answer, for a request that builds on one."""
+    """The four rates of a Task 1 answer, for requests that build on it."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 

@@ -1,7 +1,7 @@
-"""Is an answer right? The semantic check that every answer passes before it leaves.
+"""The semantic check that every Task 1 answer must pass before it is sent.
 
-It reads the plan's text back with its own patterns and compares it with the rates. It deliberately
-shares no code with the renderer in ``answer``: an error there would otherwise agree with itself.
+It parses the plan text with its own patterns and compares it with the rates. It deliberately shares
+no code with the renderer in ``answer``, so that it can detect the renderer's errors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 RULES = ("keys", "program", "rates", "layout", "repetitions", "percent", "over_100")
-"""Every rule that the check can find broken."""
+"""All rules that the check can report."""
 _PROGRAM = "5/3/1 프로그램"
 _RATES = ("init_weight_rate", "increase_rate_week", "increase_rate_set", "deloading_rate")
 _SETS = "".join(rf"SET{place} (\d{{1,3}})%x(\d{{1,2}}\+?)\n" for place in (1, 2, 3))
@@ -20,13 +20,13 @@ _REPETITIONS = ("5", "5", "5+", "3", "3", "3+", "5", "3", "1+", "5", "5", "5")
 
 
 def check_rate(answer: Mapping[str, Any]) -> list[str]:
-    """The rules that ``answer`` breaks, by name; empty if it is right.
+    """Return the names of the rules that ``answer`` violates; empty if it is valid.
 
     Args:
-        answer: the six keys of a Task 1 answer.
+        answer: a Task 1 answer with its six keys.
 
     Returns:
-        Some of ``RULES``.
+        A subset of ``RULES``.
     """
     if set(answer) != {"program", *_RATES, "weekly_weight_increase_plan"}:
         return ["keys"]

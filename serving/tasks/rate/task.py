@@ -1,4 +1,4 @@
-"""Task 1 as the system sees it."""
+"""The ``Task`` implementation for Task 1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLE_ANSWER = dict(zip(RATES, (55, 10, 5, 50), strict=True))
 
 
 class RateTask(Task[Profile]):
-    """Four rates from a profile; the four-week plan follows."""
+    """Decides four rates from a profile; the four-week plan is computed from them."""
 
     name = "rate"
     summary = "한 달 5/3/1 진행표: 네 가지 비율과 4주 계획"
@@ -31,7 +31,7 @@ class RateTask(Task[Profile]):
     example_answer = EXAMPLE_ANSWER
 
     def facts(self, request: Profile) -> Facts:
-        """Everything in the profile, weights on the 2.5 kg grid."""
+        """Return the whole profile, with weights rounded to 2.5 kg."""
         weights: dict[str, Fact] = {
             name: f"{on_grid(getattr(request.rm_weight, lift)):g}kg" for lift, name in LIFTS.items()
         }
@@ -43,21 +43,21 @@ class RateTask(Task[Profile]):
         }
 
     def output(self, facts: Facts) -> Output:
-        """The same for everybody."""
+        """Return the output, which is the same for all profiles."""
         return OUTPUT
 
     def render(self, request: Profile, values: Values) -> str:
-        """The output's own text."""
+        """Return the output text itself."""
         return OUTPUT.text(values)
 
     def check(self, request: Profile, answer: Mapping[str, Any]) -> list[str]:
-        """Any progression is legal for any profile."""
+        """Check the answer alone: any progression is valid for any profile."""
         return check_rate(answer)
 
     def draw(self, rng: Random) -> Profile:
-        """Any everyday profile."""
+        """Draw a realistic profile."""
         return draw(rng)
 
     def describe(self, request: Profile) -> str:
-        """Experience, gender and purpose."""
+        """Describe experience, gender and purpose."""
         return describe(request)

@@ -1,1 +1,1 @@
-"""Mends of vLLM 0.32 on CPU, each with what it mends; ``plugin`` puts them in place."""
+"""Fixes for vLLM 0.32 on CPU, each with the bug it fixes; ``plugin`` applies them."""

@@ -1,11 +1,10 @@
-"""Batches on CPU come in few sizes, so that oneDNN makes each of its kernels once.
+"""Pads batches on CPU to a few sizes, so that oneDNN builds each kernel only once.
 
-oneDNN makes a kernel for every number of rows that a matrix shape meets, in about half a
-millisecond, and keeps it. With several requests at once nearly every step has another number of
-rows, and a step of a small model has a dozen matrix shapes: a fifth of its time went there. vLLM
-0.32 pads batches to the sizes of its CUDA graphs; without CUDA graphs it takes them as they come.
-Here those are padded too. The rows added pass through the layers and go nowhere: they have no slot
-in the KV cache, and nothing is sampled from them.
+oneDNN builds and caches one kernel per matrix shape and number of rows, in about 0.5 ms each. With
+concurrent requests, nearly every step has a different number of rows, and a step of a small model
+has a dozen matrix shapes; this took a fifth of its time. vLLM 0.32 pads batches to its CUDA graph
+sizes but does not pad without CUDA graphs. This patch pads those batches too. The padding rows pass
+through the layers but have no KV cache slot and are not sampled.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from vllm.forward_context import BatchDescriptor
 from vllm.v1.cudagraph_dispatcher import CudagraphDispatcher
 
 SIZES_PER_DOUBLING = 8
-"""At most one row in nine is added."""
+"""At most one row in nine is padding."""
 
 vllm_dispatch = CudagraphDispatcher.dispatch
 
 
 def padded(rows: int) -> int:
-    """The smallest size that is not below ``rows``."""
+    """Return the smallest batch size that is at least ``rows``."""
     doubling = max(rows - 1, 1).bit_length() - 1
     step = max(1, (1 << doubling) // SIZES_PER_DOUBLING)
     return -(-rows // step) * step
@@ -32,7 +31,7 @@ def padded(rows: int) -> int:
 def dispatch(
     self: CudagraphDispatcher, num_tokens: int, *args: Any, **kwargs: Any
 ) -> tuple[CUDAGraphMode, BatchDescriptor]:
-    """vLLM's ``CudagraphDispatcher.dispatch``, with the batch padded where no graph is used."""
+    """Replace vLLM's ``CudagraphDispatcher.dispatch``: pad batches that use no CUDA graph."""
     mode, batch = vllm_dispatch(self, num_tokens, *args, **kwargs)
     size, most = padded(num_tokens), self.vllm_config.scheduler_config.max_num_batched_tokens
     if mode == CUDAGraphMode.NONE and size <= most:

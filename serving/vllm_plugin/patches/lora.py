@@ -1,9 +1,9 @@
-"""LoRA on CPU: one multiplication for each adapter in a batch, none for requests without adapter.
+"""LoRA on CPU: one multiplication per adapter in a batch, none for requests without an adapter.
 
-vLLM 0.32 (vllm/lora/ops/torch_ops/lora_ops.py) gathers an adapter's whole weights once per token.
-It also takes index -1, "no adapter", as Python does: such requests get the last adapter's weights.
-This wrapper works out once a step which rows belong to which adapter. It is for linear layers, the
-only ones our adapters have; everything else stays vLLM's.
+vLLM 0.32 (vllm/lora/ops/torch_ops/lora_ops.py) gathers an adapter's full weights once per token.
+It also treats index -1 ("no adapter") as a Python index, so such requests get the last adapter's
+weights. This wrapper groups rows by adapter once per step. It covers linear layers, the only ones
+our adapters have; all other layers use vLLM's code.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from serving.vllm_plugin.patches.batch import padded
 
 
 class Group(NamedTuple):
-    """The rows of a batch that have one adapter."""
+    """Rows of a batch that use the same adapter."""
 
     slot: int
-    """The adapter's."""
+    """Adapter slot."""
     rows: Tensor | None
-    """int64 of shape (padded size,), the last one repeated; None for the whole batch."""
+    """int64 of shape (padded size,), padded by repeating the last row; None for the whole batch."""
     number: int
-    """How many, the repeated ones left out."""
+    """Number of rows, without padding."""
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
-    """vLLM's CPU wrapper with grouped multiplications for linear layers."""
+    """vLLM's CPU wrapper with one multiplication per adapter for linear layers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._groups: list[Group] = []
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
-        """Called once a step, before the forward pass; takes what vLLM's takes."""
+        """Group the batch's rows. vLLM calls this once per step, before the forward pass."""
         super().update_metadata(*args, **kwargs)
         self._groups = groups_of(self.token_lora_indices)
 
@@ -52,17 +52,17 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         buffer: tuple[Tensor, ...] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Add ``x @ A.T * scale @ B.T`` to each row of ``y``, with the row's own adapter.
+        """Add ``x @ A.T * scale @ B.T`` to each row of ``y``, using the row's adapter.
 
         Args:
-            y: output, changed in place; (..., sum of output_slices) with as many rows as ``x``,
-                those of the batch first. What is added to rows past them does not matter.
+            y: output, modified in place; (..., sum of output_slices) with as many rows as ``x``,
+                the batch's rows first. Values added to later rows are irrelevant.
             x: input; (..., in).
-            lora_a_stacked: by slice, weights of all slots; (slots, 1, rank, in).
-            lora_b_stacked: by slice; (slots, 1, out, rank).
-            scale: of the product.
-            output_slices: each slice's size in ``y``.
-            buffer: not used.
+            lora_a_stacked: weights of all slots, by slice; (slots, 1, rank, in).
+            lora_b_stacked: weights of all slots, by slice; (slots, 1, out, rank).
+            scale: factor of the product.
+            output_slices: size of each slice in ``y``.
+            buffer: unused.
         """
         rows, out = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
         for slot, members, number in self._groups:
@@ -79,10 +79,10 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
 
 
 def groups_of(slots: Tensor) -> list[Group]:
-    """Which rows belong to which adapter.
+    """Group rows by adapter.
 
     Args:
-        slots: each row's adapter slot, -1 for none; int64 of shape (rows,).
+        slots: adapter slot of each row, -1 for none; int64 of shape (rows,).
     """
     found = []
     for slot in torch.unique(slots[slots >= 0]).tolist():

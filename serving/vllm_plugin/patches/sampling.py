@@ -1,14 +1,14 @@
-"""Sampling parameters by drafted token, on CPU.
+"""Per-token sampling parameters for drafted tokens on CPU.
 
-vLLM 0.32's own ``expand_batch_to_tokens`` (vllm/v1/sample/rejection_sampler.py) has its result made
-by a kernel that writes int64: on CPU the result is copied to int64 for it and never copied back
-(vllm/utils/cpu_triton_utils.py), so temperature, top-k and top-p of drafted tokens are whatever was
-in memory. One request that samples is enough to spoil the logits of every request in its batch,
-greedy and constrained ones too, whose grammar then rejects what was sampled. Known as
+vLLM 0.32's ``expand_batch_to_tokens`` (vllm/v1/sample/rejection_sampler.py) fills its result with a
+kernel that writes int64. On CPU, the result is copied to int64 for the kernel and never copied back
+(vllm/utils/cpu_triton_utils.py), so temperature, top-k and top-p of drafted tokens are
+uninitialized memory. A single sampling request corrupts the logits of every request in its batch,
+including greedy and constrained ones, whose grammar then rejects the sampled tokens. Reported as
 vllm-project/vllm#42638.
 
-Its ``apply_top_k_top_p`` on CPU fails on a batch without drafts (the maximum of no top-k), and with
-it the engine: one request with a top-k and no top-p, prefilled alone, was enough.
+On CPU, vLLM's ``apply_top_k_top_p`` fails on a batch without drafts (maximum of an empty top-k) and
+crashes the engine. One request with top-k but no top-p, prefilled alone, is enough.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def expand_batch_to_tokens(
 
     Args:
         x: values, of shape (requests,).
-        cu_num_tokens: drafted tokens up to and including each request, of shape (requests,).
-        num_tokens: all drafted tokens.
-        replace_from: a value that is replaced.
-        replace_to: by this.
+        cu_num_tokens: cumulative drafted tokens by request, of shape (requests,).
+        num_tokens: total drafted tokens.
+        replace_from: value to replace.
+        replace_to: replacement value.
 
     Returns:
         Values of ``x``'s type, of shape (num_tokens,).
@@ -42,12 +42,12 @@ def expand_batch_to_tokens(
 
 
 def apply_top_k_top_p(logits: Tensor, k: Tensor | None, p: Tensor | None) -> Tensor:
-    """Mask what top-k and top-p leave out, in place; nothing where nothing was drafted.
+    """Mask logits outside top-k and top-p in place; do nothing if there are no drafted tokens.
 
     Args:
-        logits: of shape (drafted tokens, vocabulary).
-        k: tokens kept of each row, of shape (drafted tokens,); the vocabulary's size keeps all.
-        p: probability kept of each row, of shape (drafted tokens,).
+        logits: logits of shape (drafted tokens, vocabulary).
+        k: tokens to keep per row, of shape (drafted tokens,); the vocabulary size keeps all.
+        p: probability mass to keep per row, of shape (drafted tokens,).
 
     Returns:
         Logits of the same shape.
