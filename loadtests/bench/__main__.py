@@ -89,7 +89,7 @@ PLANS = {
             **{
                 name: Group(WAYS, name, ("vllm", "ngram", "ours"), (1, 32), 8, 2) for name in OTHERS
             },
-            "cost": Group(COST, FIRST, ("ours", "engine", "base"), (32,), 5, 20),
+            "cost": Group(COST, FIRST, ("ours", "engine", "base"), (32,), 5, 12),
             "arithmetic": Group(ARITHMETIC, FIRST, DTYPES, (1, 32), 6, 4),
         },
         warm_up=300,
