@@ -42,6 +42,7 @@ AUTOSCALING = {
     "look_back_period_s": 3,
 }
 """As the GPU's configuration has it, in less time."""
+REPLICA = "ray::ServeReplica"
 STATUS = """
 import sys, ray
 ray.init(address="auto", namespace="serve", log_to_driver=False)
@@ -118,15 +119,17 @@ def answered(cluster: Stack) -> float:
     )
 
 
-def lose(cluster: Stack, part: str) -> None:
-    """Kill one of two, under load."""
-    before = pids(cluster, part)
+def lose(cluster: Stack, part: str, running: Callable[[], int]) -> None:
+    """Kill one of two, under load; wait until its replica is replaced."""
+    replicas, before = pids(cluster, REPLICA), pids(cluster, part)
     assert len(before) == 2
     # The older: the other may have had no requests yet.
     victim = min(before, key=lambda pid: psutil.Process(pid).create_time())
     os.kill(victim, signal.SIGSTOP)
     time.sleep(2)  # so that it does not die without a request
     os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: len(pids(cluster, REPLICA) - replicas) == 1, 300)
+    wait_for(lambda: running() == 2, 300)
 
 
 async def test_both_tasks_are_answered(cluster: Stack, running: Callable[[], int]) -> None:
@@ -144,8 +147,8 @@ async def test_both_tasks_are_answered(cluster: Stack, running: Callable[[], int
 def test_replicas_come_with_load_and_are_lost_without_loss(
     cluster: Stack, running: Callable[[], int], tmp_path: Path
 ) -> None:
-    """One replica loses its engine, which it must not outlive, and is replaced; then one is lost
-    whole. Each time the other answers for both, on cores that the next one's start takes too: an
+    """One replica loses its engine, which it must not outlive; then one is lost whole. Each time the
+    other answers for both until it is replaced, on cores that the replacement's start takes too: an
     eighth of what one can do is asked."""
     assert running() == 1
     rate = str(max(1, int(asyncio.run(capacity(cluster.url)) / 8)))
@@ -159,12 +162,9 @@ def test_replicas_come_with_load_and_are_lost_without_loss(
         )  # fmt: skip
     try:
         wait_for(lambda: running() == 2, 300)
-        replicas = pids(cluster, "ray::ServeReplica")
-        lose(cluster, "VLLM::EngineCore")
-        wait_for(lambda: len(pids(cluster, "ray::ServeReplica") - replicas) == 1, 300)
-        wait_for(lambda: running() == 2, 300)
+        lose(cluster, "VLLM::EngineCore", running)
         assert retries(cluster) > 0
-        lose(cluster, "ray::ServeReplica")  # what it has not begun, Serve gives to another
+        lose(cluster, REPLICA, running)  # what it has not begun, Serve gives to another
         wait_for(lambda: answered(cluster) - before >= 200, 600)
         os.killpg(load.pid, signal.SIGINT)
         assert load.wait(60) == 0, (tmp_path / "load.log").read_text()
