@@ -147,8 +147,8 @@ async def test_both_tasks_are_answered(cluster: Stack, running: Callable[[], int
 def test_replicas_come_with_load_and_are_lost_without_loss(
     cluster: Stack, running: Callable[[], int], tmp_path: Path
 ) -> None:
-    """One replica loses its engine, which it must not outlive; then one is lost whole. Each time the
-    other answers for both until it is replaced, on cores that the replacement's start takes too: an
+    """One replica loses its engine, which it must not outlive; then one is lost whole. The other
+    answers for both until it is replaced, on cores that the replacement's start takes too: an
     eighth of what one can do is asked."""
     assert running() == 1
     rate = str(max(1, int(asyncio.run(capacity(cluster.url)) / 8)))
