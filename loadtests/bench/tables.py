@@ -135,6 +135,7 @@ def picture(models: Mapping[str, Rows], task: str) -> None:
         panel.set(xscale="log", xlim=(min(times) / 2, max(times) * 4))
         panel.set(xlabel=f"seconds for one {task} answer, one at a time (median)")
         panel.set_title(name, loc="left")
+        panel.xaxis.set_major_formatter("{x:g}")
         panel.grid(axis="x", alpha=0.3)
     figure.savefig(Path(RESULTS) / "bench.png", dpi=110)
     plt.close(figure)
