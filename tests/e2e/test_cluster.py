@@ -119,6 +119,16 @@ def answered(cluster: Stack) -> float:
     )
 
 
+def has_stuck_request(cluster: Stack) -> bool:
+    """Whether a request was at the engine all through a second, which is far longer than one takes."""
+    for _ in range(5):
+        with urllib.request.urlopen(f"{cluster.url}/metrics", timeout=5) as response:
+            if not samples(response.read().decode())["routine_in_flight_requests", ()]:
+                return False
+        time.sleep(0.2)
+    return True
+
+
 def lose(cluster: Stack, part: str, running: Callable[[], int]) -> None:
     """Kill one of two, under load; wait until its replica is replaced."""
     replicas, before = pids(cluster, REPLICA), pids(cluster, part)
@@ -126,7 +136,7 @@ def lose(cluster: Stack, part: str, running: Callable[[], int]) -> None:
     # The older: the other may have had no requests yet.
     victim = min(before, key=lambda pid: psutil.Process(pid).create_time())
     os.kill(victim, signal.SIGSTOP)
-    time.sleep(2)  # so that it does not die without a request
+    wait_for(lambda: has_stuck_request(cluster))  # or it would die without one
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: len(pids(cluster, REPLICA) - replicas) == 1, 300)
     wait_for(lambda: running() == 2, 300)
