@@ -120,7 +120,7 @@ def answered(cluster: Stack) -> float:
 
 
 def has_stuck_request(cluster: Stack) -> bool:
-    """Whether a request was at the engine all through a second, which is far longer than one takes."""
+    """Whether a request is at the engine for a whole second: far longer than one takes."""
     for _ in range(5):
         with urllib.request.urlopen(f"{cluster.url}/metrics", timeout=5) as response:
             if not samples(response.read().decode())["routine_in_flight_requests", ()]:
