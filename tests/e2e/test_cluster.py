@@ -1,16 +1,16 @@
-"""The engine on a Ray cluster of this machine: replicas come and are lost."""
+"""The engine on a Ray cluster of this machine: replicas come, are lost, and go."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +24,7 @@ from loadtests.service import ROOT
 from serving.tasks.month.answer import MonthRequest
 from serving.tasks.profile import PUBLISHED
 from tests.kit.asking import ask_all, capacity
-from tests.kit.exposition import samples
+from tests.kit.exposition import scrape
 from tests.kit.oracle import faults
 from tests.kit.oracle_month import month_faults
 from tests.kit.stack import Stack
@@ -102,18 +102,15 @@ def pids(cluster: Stack, title: str) -> set[int]:
 
 def retries(cluster: Stack) -> float:
     """Requests that the gateway has sent again."""
-    with urllib.request.urlopen(f"{cluster.url}/metrics", timeout=5) as response:
-        found = samples(response.read().decode())
+    found = scrape(cluster.url)
     return sum(value for (name, _), value in found.items() if name.endswith("retries_total"))
 
 
 def answered(cluster: Stack) -> float:
     """Task requests answered with 200."""
-    with urllib.request.urlopen(f"{cluster.url}/metrics", timeout=5) as response:
-        found = samples(response.read().decode())
     return sum(
         value
-        for (name, labels), value in found.items()
+        for (name, labels), value in scrape(cluster.url).items()
         if name == "routine_http_request_duration_seconds_count"
         and {("method", "POST"), ("status", "200")} <= set(labels)
     )
@@ -122,9 +119,8 @@ def answered(cluster: Stack) -> float:
 def has_stuck_request(cluster: Stack) -> bool:
     """Whether a request is at the engine for a whole second: far longer than one takes."""
     for _ in range(5):
-        with urllib.request.urlopen(f"{cluster.url}/metrics", timeout=5) as response:
-            if not samples(response.read().decode())["routine_in_flight_requests", ()]:
-                return False
+        if not scrape(cluster.url)["routine_in_flight_requests", ()]:
+            return False
         time.sleep(0.2)
     return True
 
@@ -154,20 +150,20 @@ async def test_both_tasks_are_answered(cluster: Stack, running: Callable[[], int
         assert month_faults(asked.model_dump(), json.loads(text)) == []
 
 
-def test_replicas_come_with_load_and_are_lost_without_loss(
+def test_replicas_come_with_load_are_lost_without_loss_and_go(
     cluster: Stack, running: Callable[[], int], tmp_path: Path
 ) -> None:
     """One replica loses its engine, which it must not outlive; then one is lost whole. The other
-    answers for both until it is replaced, on cores that the replacement's start takes too: a
-    sixteenth of what one can do is asked."""
+    answers for both until it is replaced, on cores that the replacement's start takes too: an
+    eighth of what one can do is asked, and one in twenty answers may be late."""
     assert running() == 1
-    rate = str(max(1, int(asyncio.run(capacity(cluster.url)) / 16)))
+    rate = str(max(1, int(asyncio.run(capacity(cluster.url)) / 8)))
     before = answered(cluster)
     with (tmp_path / "load.log").open("wb") as log:
         load = subprocess.Popen(
             [sys.executable, "-m", "locust", "-f", "loadtests/load/locustfile.py", "--headless",
              "--host", cluster.url, "--csv", tmp_path / "locust", "--arrivals", "-u", rate, "-r",
-             rate, "--deadline", "120", "--leave", "0", "--max-failed", "0.001", "RateClient"],
+             rate, "--deadline", "30", "--leave", "0", "--max-failed", "0.05", "RateClient"],
             cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
@@ -175,13 +171,19 @@ def test_replicas_come_with_load_and_are_lost_without_loss(
         lose(cluster, "VLLM::EngineCore", running)
         assert retries(cluster) > 0
         lose(cluster, REPLICA, running)  # what it has not begun, Serve gives to another
-        wait_for(lambda: answered(cluster) - before >= 100, 600)
+        wait_for(lambda: answered(cluster) - before >= 200, 600)
         os.killpg(load.pid, signal.SIGINT)
         assert load.wait(60) == 0, (tmp_path / "load.log").read_text()
     finally:
         with suppress(ProcessLookupError):
             os.killpg(load.pid, signal.SIGKILL)
         load.wait()
+    with (tmp_path / "locust_failures.csv").open(encoding="utf-8") as file:
+        assert {row["Error"] for row in csv.DictReader(file)} <= {"late"}
+    with (tmp_path / "locust_stats.csv").open(encoding="utf-8") as file:
+        (total,) = (row for row in csv.DictReader(file) if row["Name"] == "Aggregated")
+    assert int(total["Request Count"]) - int(total["Failure Count"]) >= 150
+    wait_for(lambda: running() == 1, 300)
 
 
 def test_ctrl_c_leaves_nothing(cluster: Stack) -> None:

@@ -25,7 +25,7 @@ from loadtests.service import ROOT, free_port, served
 from serving.tasks.rate import answer as rate
 from serving.tasks.registry import TASKS
 from tests.kit.asking import capacity
-from tests.kit.exposition import samples
+from tests.kit.exposition import scrape
 from tests.kit.stack import Stack
 from tests.kit.waiting import wait_for
 
@@ -47,10 +47,8 @@ def load(url: str, out: Path, *options: str) -> subprocess.CompletedProcess[str]
 
 def answers(url: str) -> Counter[str]:
     """Requests that the gateway answered with 200, by route."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as response:
-        text = response.read().decode()
     found: Counter[str] = Counter()
-    for (name, labels), value in samples(text).items():
+    for (name, labels), value in scrape(url).items():
         facts = dict(labels)
         if name == "routine_http_request_duration_seconds_count" and facts["method"] == "POST":
             found[facts["route"]] += int(value) if facts["status"] == "200" else 0
