@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.gateway.errors import GatewayError
@@ -81,11 +82,10 @@ class RequestMiddleware:
 def _matched(scope: Scope) -> tuple[str, str]:
     """Return route path and method as labels, without client-controlled values. Route paths have no
     parameters."""
-    route = scope.get("route")
-    if route is None:
+    route, method = scope.get("route"), str(scope["method"])
+    if not isinstance(route, Route):  # none, or the folder with the API page's files
         return OTHER, UNKNOWN_METHOD
-    method: str = scope["method"]
-    return route.path, method if method in route.methods else UNKNOWN_METHOD
+    return route.path, method if method in (route.methods or ()) else UNKNOWN_METHOD
 
 
 def _level(route: str, status: int) -> int:

@@ -301,6 +301,19 @@ def test_the_api_page_has_worked_examples_and_our_error_shape(client: TestClient
     assert worked["init_weight_rate"] == coach_rate(PUBLISHED[0])["init_weight_rate"]
 
 
+def test_the_api_page_s_own_files_are_served_and_counted(client: TestClient) -> None:
+    files = re.findall(r'(?:src|href)="(/[^"]+)"', client.get("/docs").text)
+    assert len(files) >= 3
+    for file in files:
+        assert client.get(file).status_code == 200
+    assert client.get("/static-offline-docs/nothing").status_code == 404
+    labels = 'method="_OTHER",route="other"'
+    count = "routine_http_request_duration_seconds_count"
+    metrics = client.get("/metrics").text
+    assert f'{count}{{{labels},status="200"}} {len(files)}.0' in metrics
+    assert f'{count}{{{labels},status="404"}} 1.0' in metrics
+
+
 @pytest.mark.parametrize("task", ["rate", "month"])
 def test_no_answer_takes_a_thread(
     client: TestClient, task: str, monkeypatch: pytest.MonkeyPatch
