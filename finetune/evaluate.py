@@ -98,7 +98,7 @@ async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> 
             )
         wanted = task.parts(output.parse(row["completion"]))
         try:
-            given = task.answer(request, answer.choices[0].text)
+            given = task.answer(question, answer.choices[0].text)
         except OutputError:
             return False, [False] * len(wanted)
         right = [one == other for one, other in zip(task.parts(given.values), wanted, strict=True)]

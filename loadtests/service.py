@@ -26,6 +26,15 @@ def free_port() -> int:
         return port
 
 
+def own_ports() -> tuple[dict[str, str], str, str]:
+    """Return an environment that starts the service on free ports, logging to standard output, and
+    the URLs of its gateway and its engine."""
+    port, engine_port = str(free_port()), str(free_port())
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    environment |= {"PORT": port, "ENGINE_PORT": engine_port, "LOG": "json"}
+    return environment, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{engine_port}"
+
+
 def wait_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> float:
     """Wait until ``url`` returns 200; return the seconds waited.
 

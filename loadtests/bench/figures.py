@@ -7,7 +7,6 @@ requests one at a time and concurrently. Adapter scores are read from the lock f
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import tempfile
 import time
@@ -21,7 +20,7 @@ from loadtests.bench.measure import Answers, block, patient
 from loadtests.bench.peers import Peer, routed, routed_correct
 from loadtests.bench.tables import seconds
 from loadtests.report import README, markdown, save, setting, setting_line, show
-from loadtests.service import ROOT, free_port, served
+from loadtests.service import ROOT, own_ports, served
 from serving.lock import Lock
 from serving.tasks.registry import TASKS
 
@@ -33,13 +32,12 @@ SEED = 20_261
 @contextmanager
 def started(folder: Path, log: Path, **variables: str) -> Iterator[tuple[float, Peer]]:
     """Run ``make serve`` in ``folder``; yield the seconds until ready, and the peer to query."""
-    port, engine_port = free_port(), free_port()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
-    environment |= {"PORT": str(port), "ENGINE_PORT": str(engine_port), "LOG": "json", **variables}
-    url, begin = f"http://127.0.0.1:{port}", time.monotonic()
-    with served(["make", "serve"], f"{url}/readyz", log, environment, folder) as process:
+    environment, url, engine = own_ports()
+    begin = time.monotonic()
+    with served(
+        ["make", "serve"], f"{url}/readyz", log, {**environment, **variables}, folder
+    ) as process:
         waited = time.monotonic() - begin
-        engine = f"http://127.0.0.1:{engine_port}"
         yield waited, Peer("ours", url, engine, routed, routed_correct, process.pid)
 
 

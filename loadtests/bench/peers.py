@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtests.service import free_port, served
+from loadtests.service import free_port, own_ports, served
 from serving.engine.command import arguments, environment
 from serving.engine.machine import look
 from serving.engine.preflight import check_model
@@ -129,7 +129,8 @@ def whole_correct(task: Task[Any], request: Any, answer: Mapping[str, Any]) -> b
 def decided_correct(task: Task[Any], request: Any, answer: Mapping[str, Any]) -> bool:
     """Check that a decided part completes to an answer that breaks no rule."""
     try:
-        return not task.answer(request, answer["choices"][0]["text"]).broken
+        written = answer["choices"][0]["text"]
+        return not task.answer(task.question(request), written).broken
     except OutputError:
         return False
 
@@ -172,13 +173,10 @@ class Starter:
         return list(found.values())
 
     def _service(self, name: str) -> Peer:
-        port, engine_port = free_port(), free_port()
-        variables = {"PORT": str(port), "ENGINE_PORT": str(engine_port), "LOG": "json"}
-        variables |= {"MODEL": str(self._base), "ADAPTERS": str(self._adapters), **SERVICES[name]}
-        url = f"http://127.0.0.1:{port}"
+        environment, url, engine = own_ports()
+        environment |= {"MODEL": str(self._base), "ADAPTERS": str(self._adapters), **SERVICES[name]}
         command = [sys.executable, "-m", "serving"]
-        pid = self._served(name, command, f"{url}/readyz", {**os.environ, **variables})
-        engine = f"http://127.0.0.1:{engine_port}"
+        pid = self._served(name, command, f"{url}/readyz", environment)
         return Peer(name, url, engine, routed, routed_correct, pid)
 
     def _first_version(self) -> Peer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -32,6 +33,8 @@ DESCRIPTION = """리프터의 프로필을 보내면 5/3/1 훈련 계획을 돌�
 모델이 정하는 것은 진행표의 네 가지 비율(`rate`)과 보조 운동(`month`)뿐이고, 나머지는 스키마와
 계산이 정합니다. 그래서 답은 스스로 모순될 수 없습니다. 오류는 모두 OpenAI의 오류 형식입니다."""
 
+log = logging.getLogger(__name__)
+
 EngineFactory = Callable[[GatewaySettings], Engine]
 
 
@@ -58,9 +61,9 @@ def create_app(
     """
     metrics = Metrics()
     telemetry = Telemetry(metrics, traces)
-    for task in TASKS.values():
-        for output in task.outputs():
-            assert output.decided_regex  # build at startup: importing Outlines takes a second
+    # Built now and not in the first request: importing Outlines takes a second.
+    constraints = [output.decided_regex for task in TASKS.values() for output in task.outputs()]
+    log.debug("%d constraints", len(constraints))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -19,7 +19,7 @@ from serving.gateway.errors import EngineFault, EngineSilent, EngineUnavailable,
 from serving.gateway.metrics import LANGUAGE
 from serving.gateway.telemetry import Telemetry
 from serving.language.fields import OutputError
-from serving.tasks.base import Answer, Task
+from serving.tasks.base import Answer, Question, Task
 from serving.tasks.registry import TASKS
 
 RETRY_SECONDS = (0.1, 0.3)
@@ -73,7 +73,7 @@ class Generator:
         self._metrics.tokens.labels(task.name, "in").inc(completion.prompt_tokens)
         self._metrics.tokens.labels(task.name, "out").inc(completion.completion_tokens)
         with self._telemetry.stage("check", task.name):
-            answer = self._checked(task, request, completion.text)
+            answer = self._checked(task, question, completion.text)
         self._metrics.decisions.labels(task.name).inc(len(answer.values))
         generated = len(completion.text)
         self._metrics.characters.labels(task.name, "generated").inc(generated)
@@ -105,11 +105,11 @@ class Generator:
         self._metrics.retries.labels(adapter).inc()
         return await ask()
 
-    def _checked(self, task: Task[Any], request: BaseModel, written: str) -> Answer:
+    def _checked(self, task: Task[Any], question: Question[Any], written: str) -> Answer:
         """Build the answer from the engine's text; reject it if it is invalid."""
         violations = self._metrics.violations
         try:
-            answer = task.answer(request, written)
+            answer = task.answer(question, written)
         except OutputError as error:
             violations.labels(task.name, LANGUAGE).inc()
             raise EngineFault(f"the engine did not keep to the constraint: {error}") from error

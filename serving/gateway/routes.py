@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -126,17 +126,17 @@ def _add_task(router: APIRouter, task: Task[Any], generator: Generator) -> None:
         tags=["routine"],
         summary=task.summary,
         response_model=task.response,
-        responses={200: _example_answer(task), **ERRORS},
+        responses={200: _example_answer(task, forms), **ERRORS},
         openapi_extra={
-            "parameters": [p for form in task.forms() for p in form.parameters],
+            "parameters": [p for form in forms.values() if form for p in form.parameters],
             "requestBody": {"required": True, "content": content},
         },
         name=task.name,
     )
 
 
-def _example_answer(task: Task[Any]) -> dict[str, Any]:
-    content: dict[str, Any] = {media_type: {} for media_type in forms_of(task)}
+def _example_answer(task: Task[Any], media_types: Iterable[str]) -> dict[str, Any]:
+    content: dict[str, Any] = {media_type: {} for media_type in media_types}
     example = json.loads(task.render(task.examples[0], task.example_answer))
     content["application/json"] = {"example": example}
     return {"description": "완성된 답", "content": content}

@@ -24,9 +24,11 @@ Request = TypeVar("Request", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Question:
+class Question(Generic[Request]):
     """The input for a model."""
 
+    request: Request
+    """The complete request that it asks."""
     prompt: str
     """Ends right before the first byte of the answer."""
     output: Output
@@ -163,24 +165,24 @@ class Task(ABC, Generic[Request]):
         only the gateway has them installed."""
         return ()
 
-    def question(self, request: Request) -> Question:
+    def question(self, request: Request) -> Question[Request]:
         """Build the model input for a complete request."""
         facts = self.facts(request)
-        return Question(question(self.title, facts), self.output(facts))
+        return Question(request, question(self.title, facts), self.output(facts))
 
-    def answer(self, request: Request, written: str) -> Answer:
-        """Build and check the answer to a complete request.
+    def answer(self, asked: Question[Request], written: str) -> Answer:
+        """Build and check the answer to a question.
 
         Args:
-            request: the complete request.
+            asked: as ``question`` built it.
             written: constrained model output after ``Question.prefilled``.
 
         Raises:
             OutputError: ``written`` is not in the output language.
         """
-        values = self.output(self.facts(request)).read(written)
-        text = self.render(request, values)
-        return Answer(values, text, self.check(request, from_json(text)))
+        values = asked.output.read(written)
+        text = self.render(asked.request, values)
+        return Answer(values, text, self.check(asked.request, from_json(text)))
 
     def outputs(self) -> list[Output]:
         """Return the task's distinct outputs."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from loadtests.service import ROOT, STOP_SECONDS, free_port, wait_answer
+from loadtests.service import ROOT, STOP_SECONDS, own_ports, wait_answer
 
 MARK = "ROUTINE_TEST_STACK"
 
@@ -34,10 +34,9 @@ class Stack:
         cls, log: Path, folder: Path = ROOT, target: str = "serve", **variables: str
     ) -> Stack:
         """Run ``make target`` in ``folder``, with ``variables`` added to the environment."""
-        mark, port, engine_port = uuid.uuid4().hex, free_port(), free_port()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
-        environment |= {"PORT": str(port), "ENGINE_PORT": str(engine_port), MARK: mark}
-        environment |= {"LOG": "json", **variables}
+        mark = uuid.uuid4().hex
+        environment, url, engine_url = own_ports()
+        environment |= {MARK: mark, **variables}
         with log.open("wb") as output:
             process = subprocess.Popen(
                 ["make", target],
@@ -47,7 +46,6 @@ class Stack:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        url, engine_url = (f"http://127.0.0.1:{environment[p]}" for p in ("PORT", "ENGINE_PORT"))
         return cls(process, url, engine_url, log, mark)
 
     def wait_ready(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Mapping
@@ -45,4 +46,5 @@ async def test_months_are_answered_with_what_their_whole_text_decides() -> None:
     task, chance = TASKS["month"], random.Random(6)
     for example in task.examples * 8:
         request = TASKS["month"].complete(example, rate.OUTPUT.sample(chance))
-        await answer(task, request, task.question(request).output.sample(chance))
+        text = await answer(task, request, task.question(request).output.sample(chance))
+        assert json.loads(text)["rates"] == request.rates.model_dump()
