@@ -117,7 +117,8 @@ def export(base: str, name: str, adapters: Path | None, out: Path) -> Lock:
         ExportError: something is missing.
     """
     target, entry = out / "adapters", export_base(base, name, out)
-    folders = [] if adapters is None else sorted(p.parent for p in adapters.rglob(WEIGHTS))
+    candidates = [adapters, *sorted(adapters.glob("*"))] if adapters else []
+    folders = [path for path in candidates if (path / WEIGHTS).exists()]
     if adapters and not folders:
         raise ExportError(f"{adapters} has no trained adapter")
     target.mkdir(parents=True, exist_ok=True)

@@ -198,6 +198,9 @@ def main() -> None:
     parser.add_argument("--plan", choices=PLANS, nargs="+", required=True)
     parser.add_argument("--group", help="only this one of each plan")
     arguments = parser.parse_args()
+    groups = {group for name in arguments.plan for group in PLANS[name].groups}
+    if arguments.group not in (None, *groups):
+        parser.error(f"--group {arguments.group} is none of {', '.join(sorted(groups))}")
     found = []
     for name in arguments.plan:
         plan = PLANS[name]

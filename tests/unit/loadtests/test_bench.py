@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadtests.bench.__main__ import PLANS, faults
+import pytest
+
+from loadtests.bench.__main__ import PLANS, faults, main
 from loadtests.bench.peers import ENGINES, SERVICES, WORDS
 from loadtests.bench.tables import kept
+from loadtests.report import PAGE
 
 
 def row(peer: str, *rates: float, wrong: int = 0) -> dict[str, Any]:
@@ -40,3 +43,20 @@ def test_plans_name_what_there_is() -> None:
             assert not set(group.peers) & set(ENGINES) or "ours" in group.peers
             assert set(group.only) <= set(group.peers)
     assert set(SERVICES) | set(ENGINES) <= set(WORDS)
+
+
+def test_every_result_has_its_place_on_the_page() -> None:
+    """Or hours of measuring would end in an error."""
+    page = PAGE.read_text(encoding="utf-8")
+    names = [f"bench-{name}-{group}" for name, plan in PLANS.items() for group in plan.groups]
+    for name in [*names, "bench-gateway", "load-saturate", "scores"]:
+        assert page.count(f"<!-- {name} -->") == page.count(f"<!-- end of {name} -->") == 1, name
+
+
+def test_a_group_that_no_plan_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "--plan", "demo", "--group", "nonsense"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "nonsense is none of arithmetic, cost" in capsys.readouterr().err
