@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor check unit test test-slow lint environment prometheus documents dashboard-preview dataset demo-model adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web lock clean
+.PHONY: help serve serve-cluster monitor check unit test test-slow coverage lint environment prometheus documents dashboard-preview dataset demo-model adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test: check $(VENV)/.prometheus ## everything: also processes, and end to end on
 test-slow: $(VENV)/.installed ## what takes longest: 1,000 answers of each task, byte for byte those of plain decoding
 	@$(PYTEST) -m slow
 
+coverage: $(VENV)/.installed ## lines and branches of serving that unit and process tests run; fails below 95 %
+	@$(PYTEST) tests/unit tests/process --cov
+
 lint: $(VENV)/.installed ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -59,30 +62,22 @@ $(VENV)/.serve: $(SERVE_LOCK) pyproject.toml requirements/install.py
 	@$(PYTHON) -m requirements.install $(VENV) $(SERVE_LOCK)
 	@touch $@
 
-# Unpacked, not installed: nothing of the machine changes, and no service is started.
-# $(1) a program, $(2) its Debian packages, $(3) what is missing without it
-define unpack
-	@if ! command -v $(1) >/dev/null; then \
-		mkdir -p $(VENV)/debian && cd $(VENV)/debian && \
-		{ apt-get download -qq $(2) 2>/dev/null || \
-			{ apt-get update -qq && apt-get download -qq $(2); } 2>/dev/null; } && \
-		for package in *.deb; do dpkg -x $$package . && rm $$package; done && \
-		find . -type l -lname '/usr/*' -exec sh -c 'ln -sfn "$$PWD$$(readlink "$$1")" "$$1"' - {} \; || \
-		echo "$(1) cannot be had here (no Debian package): $(3)"; fi
-	@if command -v $(1) >/dev/null || test -x $(VENV)/debian/usr/bin/$(1); then touch $@; fi
-endef
-
 PROMETHEUS_PAGES := fonts-glyphicons-halflings libjs-bootstrap4 libjs-d3 libjs-jquery \
 	libjs-eonasdan-bootstrap-datetimepicker libjs-jquery-hotkeys libjs-moment libjs-moment-timezone \
 	libjs-mustache libjs-popper.js libjs-rickshaw
 
 prometheus: $(VENV)/.prometheus ## find Prometheus, or unpack Debian's package into .venv
 
+# Unpacked, not installed: nothing of the machine changes, and no service is started.
 $(VENV)/.prometheus: $(VENV)/.installed
-	$(call unpack,prometheus,prometheus $(PROMETHEUS_PAGES),its tests are skipped)
-
-$(VENV)/.wrk: $(VENV)/.installed
-	$(call unpack,wrk,wrk libluajit2-5.1-2,the gateway cannot be measured)
+	@if ! command -v prometheus >/dev/null; then \
+		mkdir -p $(VENV)/debian && cd $(VENV)/debian && \
+		{ apt-get download -qq prometheus $(PROMETHEUS_PAGES) 2>/dev/null || \
+			{ apt-get update -qq && apt-get download -qq prometheus $(PROMETHEUS_PAGES); } 2>/dev/null; } && \
+		for package in *.deb; do dpkg -x $$package . && rm $$package; done && \
+		find . -type l -lname '/usr/*' -exec sh -c 'ln -sfn "$$PWD$$(readlink "$$1")" "$$1"' - {} \; || \
+		echo "Prometheus cannot be had here (no Debian package): its tests are skipped"; fi
+	@if command -v prometheus >/dev/null || test -x $(VENV)/debian/usr/bin/prometheus; then touch $@; fi
 
 documents: $(VENV)/.installed ## write the table of metrics and the operator's rules
 	@$(BIN)/python -m deploy.documents
@@ -131,13 +126,7 @@ bench-arithmetic: $(VENV)/.installed full-size dataset ## measure bfloat16 again
 bench-gpu: $(VENV)/.installed full-size ## the same on a GPU, up to 512 requests at once
 	@$(BIN)/python -m loadtests.bench --plan gpu
 
-# What the gateway is compared with needs other versions of what we need: an environment of its own.
-$(VENV)/.peers: requirements/peers.txt $(VENV)/.installed
-	@echo "installing LiteLLM and vLLM's router into $(VENV)/peers (800 MB)"
-	@$(PYTHON) -m venv $(VENV)/peers && $(VENV)/peers/bin/pip install --quiet --no-deps -r $<
-	@touch $@
-
-bench-gateway: $(VENV)/.installed $(VENV)/.wrk $(VENV)/.peers ## measure what the gateway itself adds to a request, and others (15 minutes)
+bench-gateway: $(VENV)/.installed ## measure what the gateway itself costs (5 minutes)
 	@$(BIN)/python -m loadtests.bench.gateway
 
 RUN := loadtests/runs/$(shell date -u +%Y%m%d-%H%M%S)
@@ -171,8 +160,7 @@ lock: $(VENV)/.serve ## renew requirements/*.txt from pyproject.toml
 	without() { grep --invert-match --line-regexp --fixed-strings --file $$2 requirements/$$1.txt > $(VENV)/rest.txt; \
 		mv $(VENV)/rest.txt requirements/$$1.txt; }; \
 	grep '^vllm==' requirements/gpu.txt | $(COMPILE) - --constraint requirements/gpu.txt > $(VENV)/vllm.txt; \
-	without engine-gpu $(VENV)/vllm.txt; without ray-gpu $(VENV)/vllm.txt; without ray-gpu requirements/engine-gpu.txt; \
-	lock peers requirements/peers.in
+	without engine-gpu $(VENV)/vllm.txt; without ray-gpu $(VENV)/vllm.txt; without ray-gpu requirements/engine-gpu.txt
 
 clean: ## remove the environment and everything that was made from source
 	rm -rf $(VENV) serve.log .prometheus dataset/data finetune/runs .mypy_cache .ruff_cache .pytest_cache

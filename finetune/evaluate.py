@@ -11,66 +11,24 @@ import argparse
 import asyncio
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from openai import AsyncOpenAI
 from tqdm.asyncio import tqdm
 
+from loadtests.service import free_port, served
 from serving.language.fields import OutputError
 from serving.lock import Lock, LockError, Scores
 from serving.tasks.registry import TASKS
 
 CONCURRENCY = 32
-START_SECONDS = 600
 
 
 class EvaluationError(RuntimeError):
-    """The engine did not start, or there is nothing to score."""
-
-
-@contextmanager
-def engine(environment: dict[str, str]) -> Iterator[str]:
-    """Start an engine and yield its URL; stop it on exit.
-
-    Raises:
-        EvaluationError: the engine exited or timed out before it became healthy.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serving.engine"],
-        env={**os.environ, **environment, "ENGINE_PORT": str(port)},
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            if process.poll() is not None:
-                raise EvaluationError(f"the engine ended with exit code {process.returncode}")
-            if time.monotonic() > deadline:
-                raise EvaluationError(f"the engine was not ready after {START_SECONDS} s")
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    """There is nothing to score."""
 
 
 async def score(client: AsyncOpenAI, model: str, rows: list[dict[str, Any]]) -> tuple[float, float]:
@@ -151,16 +109,19 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--scores", type=Path, help="JSON file for them, instead of the lock file")
     arguments = parser.parse_args()
-    environment = {"ADAPTERS": str(arguments.adapters)}
+    port = str(free_port())
+    environment = {**os.environ, "ADAPTERS": str(arguments.adapters), "ENGINE_PORT": port}
     if arguments.model:
         environment["MODEL"] = arguments.model
+    command, url = [sys.executable, "-m", "serving.engine"], f"http://127.0.0.1:{port}"
     try:
         lock = Lock.load(arguments.adapters)
-        with engine(environment) as url:
-            scores = asyncio.run(
-                evaluate(url, lock, arguments.test_sets, arguments.requests),
-            )
-    except (EvaluationError, LockError) as error:
+        with (
+            NamedTemporaryFile(suffix=".log") as log,
+            served(command, f"{url}/health", Path(log.name), environment),
+        ):
+            scores = asyncio.run(evaluate(url, lock, arguments.test_sets, arguments.requests))
+    except (LockError, RuntimeError) as error:
         sys.exit(f"evaluate: {error}")
     if arguments.scores:
         found = {name: result.model_dump() for name, result in scores.items()}
@@ -178,7 +139,7 @@ def main() -> None:
         )
     low = [name for name, result in scores.items() if result.with_adapter < TASKS[name].least_score]
     if low:
-        sys.exit(f"evaluate: {', '.join(low)} decides too rarely as its coach does")
+        sys.exit(f"evaluate: {', '.join(low)} agrees too rarely with its coach")
 
 
 if __name__ == "__main__":

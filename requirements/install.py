@@ -113,7 +113,7 @@ class Installer:
         if code:
             raise InstallError(
                 f"{what} failed: connect to the package registry, or name a mirror in pip's "
-                f"settings, and try again. All it said is in {self.log}"
+                f"settings, and try again. Its output is in {self.log}"
             )
 
 

@@ -79,8 +79,8 @@ class Lines(Printer):  # type: ignore[misc]  # honcho is untyped
             self._terminal.step(f"{line}: stopping")
         elif not last.startswith(f"{name}: "):  # otherwise the process has reported it itself
             self._terminal.step(
-                f"{name} ended by itself (exit code {code.rstrip(')')}); all that was written is "
-                f"in {self.output.name}, at last: {last}"
+                f"{name} exited unexpectedly (exit code {code.rstrip(')')}); full log: "
+                f"{self.output.name}; last line: {last}"
             )
 
 

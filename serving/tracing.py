@@ -34,7 +34,9 @@ def trace_target(variables: Mapping[str, str]) -> TraceTarget | None:
 
     exporter = variables.get("OTEL_TRACES_EXPORTER", "").strip()
     if exporter not in ("", "otlp", "none"):
-        raise StartError(f"OTEL_TRACES_EXPORTER={exporter}: spans leave by OTLP; set otlp or none")
+        raise StartError(
+            f"OTEL_TRACES_EXPORTER={exporter}: only OTLP is supported; set otlp or none"
+        )
     disabled = variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     if disabled or exporter == "none" or not (exporter or given("ENDPOINT")):
         return None

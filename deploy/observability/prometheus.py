@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import urllib.parse
 import urllib.request
@@ -20,11 +21,12 @@ import yaml
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from loadtests.programs import UNPACKED, program
 from loadtests.service import served
 from serving.process import StartError, check_port, load
 
 HERE = Path(__file__).parent
+UNPACKED = Path(sys.prefix) / "debian" / "usr"
+"""Where the Makefile unpacks Debian's packages."""
 HINT = "Prometheus is not installed: `make prometheus`, or install Debian's package prometheus"
 
 
@@ -47,10 +49,11 @@ def tool(name: str) -> Path:
     Raises:
         StartError: the program is not installed.
     """
-    found = program(name)
+    path = os.environ.get("PATH", os.defpath)
+    found = shutil.which(name, path=os.pathsep.join((path, str(UNPACKED / "bin"))))
     if found is None:
         raise StartError(HINT)
-    return found
+    return Path(found)
 
 
 def configuration(folder: Path, targets: dict[str, str], interval_seconds: int) -> Path:

@@ -47,7 +47,7 @@ def configuration(settings: ClusterSettings) -> dict[str, Any]:
     try:
         found = yaml.safe_load(settings.serve_config.read_text(encoding="utf-8"))
         if not isinstance(found, dict) or "applications" not in found:
-            raise ValueError("there are no applications in it; deploy/ray/cpu.yaml shows how")
+            raise ValueError("it has no applications; see deploy/ray/cpu.yaml for an example")
     except (OSError, ValueError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())
         raise StartError(f"SERVE_CONFIG={settings.serve_config}: {said}") from error

@@ -1,15 +1,12 @@
 """An engine that computes nothing: ``uvicorn loadtests.bench.upstream:app``.
 
-Answers every completion request over real HTTP with a text that the constraint allows, after
-UPSTREAM_DELAY_MS milliseconds. It is the upstream of gateways whose own cost is measured, and
-accepts the spans they send.
+Answers every completion request over real HTTP with a text that the constraint allows. It is the
+upstream of gateways whose own cost is measured, and accepts the spans they send.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 from functools import cache
 from random import Random
 from typing import Any
@@ -19,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 from serving.tasks.registry import TASKS
 
 BASE, FREE_TEXT = "demo", "자유로운 시"
-DELAY_SECONDS = float(os.environ.get("UPSTREAM_DELAY_MS", "0")) / 1000
 MODELS = {
     "data": [
         {"id": name, "created": 1, "parent": None if name == BASE else BASE}
@@ -68,8 +64,6 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             body += message.get("body", b"")
             more = message.get("more_body", False)
         answer = completion(body)
-        if DELAY_SECONDS:
-            await asyncio.sleep(DELAY_SECONDS)
     content = json.dumps(answer, ensure_ascii=False).encode() if answer else b""
     headers = [
         (b"content-type", b"application/json"),

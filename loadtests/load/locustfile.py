@@ -207,7 +207,9 @@ def refuse_to_load_nobody(environment: Any, **_: Any) -> None:
     try:
         urllib.request.urlopen(f"{url}/readyz", timeout=5).close()
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"load: nobody is ready at {url} ({error}): start it with `make serve`\n")
+        sys.stderr.write(
+            f"load: no service is ready at {url} ({error}): start it with `make serve`\n"
+        )
         sys.exit(2)
 
 
@@ -223,11 +225,11 @@ def judge_run(environment: Any, **_: Any) -> None:
     wrong = sum(e.occurrences for e in stats.errors.values() if WRONG in str(e.error))
     p95 = max((entry.get_response_time_percentile(0.95) for entry in asked), default=0)
     broken = {
-        "nothing was asked": not requests,
+        "no requests were sent": not requests,
         f"{wrong} answers were wrong": wrong,
         f"{failed} of {requests} requests failed": failed > options.max_failed * requests,
         f"p95 is {p95} ms": p95 > options.max_p95,
-        "the load test itself failed, as said above": environment.runner.exceptions,
+        "the load test itself failed (see above)": environment.runner.exceptions,
     }
     words = "; ".join(word for word, is_broken in broken.items() if is_broken)
     if words:

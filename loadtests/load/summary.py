@@ -1,7 +1,7 @@
 """Summarize goodput and latency by load from Locust: ``python -m loadtests.load.summary``.
 
-Reads ``<folder>/locust_stats_history.csv`` (``--csv-full-history``), prints a table, and plots
-latency against goodput. ``--publish`` adds both to the benchmarks page.
+Reads ``<folder>/locust_stats_history.csv`` (``--csv-full-history``) and prints a table;
+``--publish`` adds it to the benchmarks page. Locust's own report has the charts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from loadtests.report import RESULTS, machine, markdown, save, show
+from loadtests.report import machine, markdown, save, show
 
 PERCENTILES = ("50%", "95%", "99%")
 
@@ -78,31 +78,6 @@ def table(summary: dict[str, Any]) -> str:
     return f"{markdown(head, cells)}\n\n{line}"
 
 
-def draw(found: list[dict[str, Any]], path: Path) -> None:
-    """Plot the 95th percentile of each kind against goodput, one point per stage."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for kind in sorted({kind for stage in found for kind in stage["ms"]}):
-        points = [(s["good"], s["ms"][kind][1], s["users"]) for s in found if kind in s["ms"]]
-        x, y, users = zip(*points, strict=True)
-        axes.plot(x, y, "o-", label=kind)
-        for place in zip(users, x, y, strict=True):
-            axes.annotate(
-                str(place[0]), place[1:], (0, 6), textcoords="offset points", ha="center",
-                fontsize=8,
-            )  # fmt: skip
-    axes.set(xlabel="right answers in time, requests/s", ylabel="95th percentile, ms")
-    axes.set(xlim=(0, None), ylim=(0, None), title="The numbers at the points are users")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("folder", type=Path, help="where Locust left its CSV files")
@@ -113,12 +88,10 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"summary: {error}")
     summary = {**machine("locust"), "stages": found}
-    draw(found, arguments.folder / "load.png")
     if not arguments.publish:
         print(table(summary))
         return
     save(arguments.publish, summary)
-    draw(found, RESULTS / f"{arguments.publish}.png")
     show(arguments.publish, table(summary))
 
 

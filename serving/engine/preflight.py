@@ -188,7 +188,7 @@ def preflight(base: Path, adapters: Path, lock: Lock) -> int:
         raise PreflightError(f"{adapters}: no adapter for task {missing[0]}; train and export it")
     unknown = [name for name in lock.adapters if name not in TASKS]
     if unknown:
-        raise PreflightError(f"{adapters}: adapter {unknown[0]} is for no task in the registry")
+        raise PreflightError(f"{adapters}: adapter {unknown[0]} is not for a task in the registry")
     check_base(base, adapters, lock)
     shapes = linear_shapes(json.loads((base / "config.json").read_text(encoding="utf-8")))
     return max(

@@ -48,7 +48,7 @@ class Admission:
         count = self._metrics.admissions
         if self._slots.locked() and self._queued >= self._max_queued:
             count.labels(adapter, "rejected").inc()
-            raise Overloaded(f"{self._queued} requests are waiting already; try again later")
+            raise Overloaded(f"the queue is full ({self._queued} requests); try again later")
         self._queued += 1
         self._metrics.queued.set(self._queued)
         try:

@@ -112,9 +112,9 @@ class Generator:
             answer = task.answer(question, written)
         except OutputError as error:
             violations.labels(task.name, LANGUAGE).inc()
-            raise EngineFault(f"the engine did not keep to the constraint: {error}") from error
+            raise EngineFault(f"the engine violated the constraint: {error}") from error
         for rule in answer.broken:
             violations.labels(task.name, rule).inc()
         if answer.broken:
-            raise WrongAnswer(f"the answer breaks {', '.join(answer.broken)} and was held back")
+            raise WrongAnswer(f"the answer violates {', '.join(answer.broken)} and was rejected")
         return answer

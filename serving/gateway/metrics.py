@@ -123,7 +123,7 @@ class Metrics:
         )
         self.violations = self._new.counter(
             "semantic_violations_total",
-            "Answers held back because they broke a rule.",
+            "Answers rejected because they violated a rule.",
             ["adapter", "rule"],
         )
         for task in TASKS.values():  # start at 0, so the first event is an increase

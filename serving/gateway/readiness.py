@@ -133,7 +133,9 @@ async def _prove_adapter(engine: Engine, task: Task[Any], base: str) -> None:
         return [completion.text for completion in await asyncio.gather(*completions)]
 
     if await answers(task.name) == await answers(base):
-        raise NotProven(f"adapter {task.name} answers all examples as the base does: is it loaded?")
+        raise NotProven(
+            f"adapter {task.name} answers all examples like the base model: is it loaded?"
+        )
 
 
 async def _prove_constraint(engine: Engine, task: Task[Any], base: str) -> None:
@@ -147,4 +149,4 @@ async def _prove_constraint(engine: Engine, task: Task[Any], base: str) -> None:
     except OutputError as error:
         raise NotProven(f"the constraint of {task.name} is not enforced: {error}") from error
     if free.text and bound.text.startswith(free.text):
-        raise NotProven(f"{task.name}: the hostile prompt shows nothing about the constraint")
+        raise NotProven(f"{task.name}: the hostile prompt does not test the constraint")

@@ -50,7 +50,7 @@ class Following:
             decisions = tuple(made for made in position.decisions if made[0] in needed)
             found.add(position._replace(decisions=decisions))
         if not found:
-            raise OutputError(f"no output goes on with {text[-200:]!r}")
+            raise OutputError(f"no output continues with {text[-200:]!r}")
         return frozenset(found)
 
     def continuations(self, state: State) -> tuple[list[str], bool]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+
+from tests.kit.waiting import wait_for
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,9 @@ class Collector:
 
     def wait(self, fits: Callable[[SpanSeen], bool], seconds: float = 30) -> SpanSeen:
         """Wait for a span that fits; return the first."""
-        deadline = time.monotonic() + seconds
-        while not (found := [span for span in self.spans if fits(span)]):
-            assert time.monotonic() < deadline, self.spans
-            time.sleep(0.2)
-        return found[0]
+        found = wait_for(lambda: next(filter(fits, self.spans), None), seconds, lambda: self.spans)
+        assert found
+        return found
 
 
 def _spans(body: bytes) -> Iterator[SpanSeen]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from loadtests.service import ROOT, STOP_SECONDS, own_ports, wait_answer
+from tests.kit.waiting import wait_for
 
 MARK = "ROUTINE_TEST_STACK"
 
@@ -84,10 +84,7 @@ class Stack:
     def wait_stopped(self) -> int:
         """Wait until no process of the stack is running; return the exit code of ``make``."""
         code = self.process.wait(timeout=STOP_SECONDS)
-        deadline = time.monotonic() + STOP_SECONDS
-        while left := self.processes():
-            assert time.monotonic() < deadline, f"left behind: {left}"
-            time.sleep(0.1)
+        wait_for(lambda: not self.processes(), STOP_SECONDS, self.processes)
         return code
 
     def kill(self) -> None:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+Found = TypeVar("Found")
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Wait until ``condition`` is true; fail after ``seconds``."""
+def wait_for(
+    condition: Callable[[], Found], seconds: float = 120, state: Callable[[], object] = str
+) -> Found:
+    """Wait until ``condition`` returns a true value, and return it; fail after ``seconds``, with
+    ``state()`` in the message."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    while not (found := condition()):
+        assert time.monotonic() < deadline, state()
+        time.sleep(0.05)
+    return found

@@ -88,10 +88,10 @@ def test_the_terminal_has_the_steps_and_a_line_to_try_and_the_file_all(tmp_path:
         ("sys.exit('engine: port 1 cannot be used: set ENGINE_PORT')",
          "T engine: port 1 cannot be used: set ENGINE_PORT"),
         ("raise KeyError('weights')",
-         "T engine ended by itself (exit code 1); all that was written is in serve.log, at last: "
+         "T engine exited unexpectedly (exit code 1); full log: serve.log; last line: "
          "KeyError: 'weights'"),
         ("os._exit(0)",
-         "T engine ended by itself (exit code 0); all that was written is in serve.log, at last: "
+         "T engine exited unexpectedly (exit code 0); full log: serve.log; last line: "
          '{no JSON'),
     ],
 )  # fmt: skip

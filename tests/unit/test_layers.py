@@ -20,7 +20,7 @@ ALLOWED = {
     "serving.engine": {"serving.engine", "serving.vllm_plugin", "serving.lock", *TASK, *PROCESS},
     "serving.gateway": {"serving.gateway", *TASK, *PROCESS},
     "dataset": {"dataset", *TASK},
-    "finetune": {"finetune", "serving.lock", *TASK},
+    "finetune": {"finetune", "loadtests.service", "serving.lock", *TASK},
     "loadtests": {"loadtests", "serving.engine", "serving.lock", *TASK},
     "deploy": {"deploy", "loadtests", "serving"},
 }

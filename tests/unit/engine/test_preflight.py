@@ -149,7 +149,7 @@ def test_what_does_not_belong_together_is_named(case: str, demo: Path) -> None:
 def test_an_adapter_without_a_task_is_named(demo: Path) -> None:
     lock = json.loads((demo / "adapters/lock.json").read_text())
     set_lock(demo, "adapters", "other", value=lock["adapters"]["rate"])
-    with pytest.raises(PreflightError, match="adapter other is for no task"):
+    with pytest.raises(PreflightError, match="adapter other is not for a task"):
         check(demo)
 
 

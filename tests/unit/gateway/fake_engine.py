@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from serving.gateway.engine import Completion, Engine, Model, Upstream
 from serving.gateway.errors import EngineUnavailable, GatewayError
 from serving.gateway.settings import GatewaySettings
 from serving.tasks.registry import TASKS
+from tests.kit.waiting import wait_for
 
 BASE = Model("demo", 1, False)
 ADAPTERS = [Model(name, 1, True) for name in TASKS]
@@ -131,7 +131,6 @@ def completion_body(**fields: object) -> bytes:
 
 
 def wait_ready(client: TestClient, status: int = 200) -> None:
-    deadline = time.monotonic() + 5
-    while client.get("/readyz").status_code != status:
-        assert time.monotonic() < deadline, client.get("/readyz").text
-        time.sleep(0.01)
+    wait_for(
+        lambda: client.get("/readyz").status_code == status, 5, lambda: client.get("/readyz").text
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from itertools import pairwise
 
 import pytest
@@ -14,6 +13,7 @@ from serving.gateway.metrics import LATENCY_BUCKETS, Metrics
 from serving.tasks.registry import TASKS
 from tests.kit.bad_requests import GOOD
 from tests.kit.exposition import samples
+from tests.kit.waiting import wait_for
 from tests.unit.gateway.fake_engine import FakeEngine, completion_body, wait_ready
 
 RATE = "/gen/routine/rate"
@@ -136,9 +136,8 @@ def test_adapters_that_are_not_served_are_seen_in_metrics(
     wait_ready(client, 503)
     assert Scrape(client)("adapter_ready", adapter="rate") == 0
     engine.served, engine.error = engine.served[:-1], None
-    deadline = time.monotonic() + 5
-    while not (scrape := Scrape(client))("adapter_ready", adapter="rate"):
-        assert time.monotonic() < deadline
+    wait_for(lambda: Scrape(client)("adapter_ready", adapter="rate") == 1, 5)
+    scrape = Scrape(client)
     assert scrape("adapter_ready", adapter="month") == 0
     assert scrape("ready") == 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
+from functools import partial
 
 import pytest
 from starlette.testclient import TestClient
@@ -24,6 +24,7 @@ from serving.tasks.rate import answer as rate
 from tests.kit.bad_requests import GOOD
 from tests.kit.oracle import faults
 from tests.kit.oracle_month import month_faults
+from tests.kit.waiting import wait_for
 from tests.unit.gateway.fake_engine import (
     ADAPTERS,
     BASE,
@@ -161,12 +162,15 @@ def test_models_are_listed_without_the_engine_s_folders(client: TestClient) -> N
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"base_seed": ADAPTER_SEED}, "as the base does"),
+        ({"base_seed": ADAPTER_SEED}, "like the base model"),
         ({"served": [BASE]}, "missing: rate, month"),
         ({"served": [BASE, ADAPTERS[0]]}, "missing: month"),
         ({"served": ADAPTERS}, "missing: the base"),
         ({"base_text": "free verse"}, "is not enforced"),
-        ({"free_text": legal(rate.OUTPUT.decided_regex, BASE_SEED)}, "shows nothing"),
+        (
+            {"free_text": legal(rate.OUTPUT.decided_regex, BASE_SEED)},
+            "does not test",
+        ),
         ({"error": EngineUnavailable("down")}, "down"),
     ],
 )
@@ -178,9 +182,8 @@ def test_not_ready_says_why(
     engine.error = None
     for name, value in change.items():
         setattr(engine, name, value)
-    deadline = time.monotonic() + 5
-    while reason not in (response := client.get("/readyz")).text:
-        assert time.monotonic() < deadline, response.text
+    wait_for(lambda: reason in client.get("/readyz").text, 5, lambda: client.get("/readyz").text)
+    response = client.get("/readyz")
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "engine_unavailable"
 
@@ -202,12 +205,16 @@ def test_a_busy_engine_that_misses_two_checks_stays_ready(
 ) -> None:
     wait_ready(client)
     asked = len(engine.calls)
+    statuses = set()
+
+    def has_checked(times: int) -> bool:
+        statuses.add(client.get("/readyz").status_code)
+        return engine.checks >= times
+
     for _ in range(2):
         engine.missed_checks = MISSED_CHECKS - 1
-        seen, deadline = engine.checks, time.monotonic() + 5
-        while engine.checks < seen + MISSED_CHECKS:
-            assert client.get("/readyz").status_code == 200
-            assert time.monotonic() < deadline
+        wait_for(partial(has_checked, engine.checks + MISSED_CHECKS), 5)
+    assert statuses == {200}
     assert len(engine.calls) == asked
 
 
