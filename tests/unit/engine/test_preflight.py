@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -172,7 +173,7 @@ def start(**variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "serving.engine"],
         env={
-            "PATH": "/usr/bin",
+            **os.environ,
             "HF_ENDPOINT": "http://127.0.0.1:9",
             "ENGINE_PORT": str(free_port()),  # the default one may be in use
             **variables,
