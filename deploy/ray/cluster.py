@@ -11,9 +11,11 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -67,10 +69,17 @@ def main() -> None:
     import ray
 
     ray.init(address="local", include_dashboard=False)
-    # Override the handler that Ray has just set: it aborts, and its orderly shutdown waits for
-    # processes that also received the signal. They exit with this one.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _stop)  # in place of the handler that Ray has just set
     run(config)
+
+
+def _stop(*_: object) -> None:
+    """Kill Ray's processes and exit. Ray's own handler aborts, its orderly shutdown waits for
+    processes that received the signal too, and some outlive this process if left to themselves."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    os._exit(128 + signal.SIGTERM)
 
 
 def run(config: dict[str, Any]) -> None:

@@ -35,13 +35,14 @@ pytestmark = pytest.mark.timeout(1800)
 AUTOSCALING = {
     "min_replicas": 1,
     "max_replicas": 2,
-    "target_ongoing_requests": 0.2,
+    "target_ongoing_requests": 0.05,
     "upscale_delay_s": 2,
-    "downscale_delay_s": 5,
+    "downscale_delay_s": 10,
     "metrics_interval_s": 1,
-    "look_back_period_s": 3,
+    "look_back_period_s": 15,
 }
-"""As the GPU's configuration has it, in less time."""
+"""As the GPU's configuration has it, in less time. Ray counts requests once a second: of a few that
+take 80 ms each it sees none for seconds, and must not take that for the end of the load."""
 REPLICA = "ray::ServeReplica"
 STATUS = """
 import sys, ray
