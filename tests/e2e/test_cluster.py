@@ -180,7 +180,7 @@ def test_replicas_come_with_load_are_lost_without_loss_and_go(
             os.killpg(load.pid, signal.SIGKILL)
         load.wait()
     with (tmp_path / "locust_failures.csv").open(encoding="utf-8") as file:
-        assert {row["Error"] for row in csv.DictReader(file)} <= {"late"}
+        assert [row for row in csv.DictReader(file) if "'late'" not in row["Error"]] == []
     with (tmp_path / "locust_stats.csv").open(encoding="utf-8") as file:
         (total,) = (row for row in csv.DictReader(file) if row["Name"] == "Aggregated")
     assert int(total["Request Count"]) - int(total["Failure Count"]) >= 150
