@@ -66,15 +66,15 @@ class Following:
             values = dict(position.decisions)
             text, index, values = self._forced(position.rest, position.at, values, stop)
             if index >= stop:
-                found.append((text, True))
+                found.append(text)
                 continue
             decision = self._segments[index]
             assert isinstance(decision, Decision)
             for option in decision.allowed(values):
                 decided = {**values, decision.path: option.value}
                 longer, _, _ = self._forced(text + option.text, index + 1, decided, stop)
-                found.append((longer, False))
-        return [text for text, _ in found], len(found) == 1 and found[0][1]
+                found.append(longer)
+        return found, len(found) == 1
 
     def _forced(
         self, text: str, index: int, values: dict[str, Any], stop: int

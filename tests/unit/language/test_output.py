@@ -38,7 +38,26 @@ class Nested(BaseModel):
     end: Literal["끝"]
 
 
-OUTPUTS = [Output(Small), Output(Nested), rate.OUTPUT]
+class Slots(BaseModel):
+    slots: tuple[
+        tuple[
+            Literal["없음", "딥스"],
+            Annotated[Literal[0, 3], OnlyIf(lambda n, e: n or e == "없음", "0")],
+        ],
+        Literal[8],
+        Annotated[Literal[6, 8], OnlyIf(lambda n, sets: n == 6 or sets > 0, "0.1")],
+    ]
+
+
+class Chain(BaseModel):
+    a: Literal[1, 2]
+    b: Annotated[Literal[1, 2], OnlyIf(lambda b, a: b <= a, "a")]
+    c: Literal[True, False]
+    d: Annotated[str, Derived(lambda b: "x" * b, "b")]
+    e: Literal[1, 2]
+
+
+OUTPUTS = [Output(Small), Output(Nested), Output(Slots), Output(Chain), rate.OUTPUT]
 LAST = chr(0x10FFFF)
 """Sorts after every text that goes on."""
 each_output = pytest.mark.parametrize("output", OUTPUTS, ids=lambda o: o.model.__name__)
@@ -146,6 +165,25 @@ def test_values_outside_the_options_are_refused(output: Output) -> None:
         output.text({**values, first: "no such option"})
     with pytest.raises(OutputError):
         output.following.after("not a beginning")
+
+
+def test_an_error_shows_where_the_text_goes_wrong() -> None:
+    output, noise = OUTPUTS[0], "".join(map(str, range(200)))
+    with pytest.raises(OutputError) as caught:
+        output.following.after(noise)
+    assert str(caught.value) == f"no output continues with {noise[-200:]!r}"
+    with pytest.raises(OutputError) as caught:
+        output.parse(noise)
+    assert str(caught.value) == f"not an output of Small: {noise[:200]!r}"
+    with pytest.raises(OutputError) as caught:
+        output.read(noise)
+    assert str(caught.value) == f"not a complete decided text: {(output.head + noise)[:200]!r}"
+
+
+def test_independent_decisions_do_not_multiply_in_the_constraint() -> None:
+    """The plan after the last decision needs all four, and is not the constraint's concern."""
+    assert rate.OUTPUT.decided_regex.count("deloading_rate") == 1
+    assert rate.OUTPUT.regex.count("deloading_rate") > 1
 
 
 def test_a_boolean_is_not_taken_for_the_number_one() -> None:

@@ -251,6 +251,104 @@ def test_the_check_names_the_rule_that_is_broken(rule: str) -> None:
         assert month_faults(request.model_dump(), wrong)
 
 
+def _first_lift(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The four days of the month's first lift, at four days a week."""
+    return [day for day in _days(answer) if day["lift"] == _days(answer)[0]["lift"]]
+
+
+@pytest.mark.parametrize(
+    ("sets", "repetitions", "broken"),
+    [
+        (1, 6, []),
+        (5, 20, []),
+        (0, 6, ["assistance_volume"]),
+        (6, 6, ["assistance_volume"]),
+        (3, 22, ["assistance_volume"]),
+        (3, 4, ["assistance_volume"]),  # the deload's 2
+    ],
+)
+def test_the_volume_of_an_exercise_has_limits(
+    sets: int, repetitions: int, broken: list[str]
+) -> None:
+    request = asked(days_per_week=4)
+    answer = answered(request)
+    for week, day in enumerate(_first_lift(answer)):
+        share = 2 if week == 3 else 1
+        day["assistance"][0].update(sets=sets, repetitions=repetitions // share)
+    assert check_month(request, answer) == broken
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "없는 운동"},
+        {"category": "core"},
+        {"equipment": "밴드"},
+        {"muscle_groups": ["가슴"]},
+        {"name": "글루트 브리지", "category": "leg", "equipment": "맨몸",
+         "muscle_groups": ["둔근"]},  # does nothing for an upper lift
+    ],
+)  # fmt: skip
+def test_an_exercise_is_the_catalogue_s_and_fits_the_lift(change: dict[str, Any]) -> None:
+    request = asked(days_per_week=4)
+    answer = answered(request)
+    assert _days(answer)[0]["lift"] == "bench_press"
+    for day in _first_lift(answer):
+        day["assistance"][0].update(change)
+    assert check_month(request, answer) == ["assistance_fits"]
+
+
+def test_five_exercises_are_too_many() -> None:
+    request = asked(days_per_week=4)
+    answer = answered(request)
+    fitting_names = [e for c in CATEGORIES for e in fitting(c, "bench_press", request.experience)]
+    for day in _first_lift(answer):
+        names = {given["name"] for given in day["assistance"]}
+        for exercise in (e for e in fitting_names if e.name not in names):
+            if len(day["assistance"]) < 5:
+                facts = {"category": exercise.category, "muscle_groups": list(exercise.muscles)}
+                day["assistance"].append(
+                    day["assistance"][0]
+                    | facts
+                    | {"name": exercise.name, "equipment": exercise.equipment}
+                )
+    assert check_month(request, answer) == ["assistance_count"]
+
+
+def test_assistance_is_the_same_in_every_loading_week() -> None:
+    request = asked(days_per_week=4)
+    answer = answered(request)
+    second = _first_lift(answer)[1]["assistance"][0]
+    second["sets"] = 2 if second["sets"] != 2 else 3
+    assert check_month(request, answer) == ["assistance_volume"]
+
+
+def test_a_deload_day_of_a_lift_that_was_never_trained_is_caught() -> None:
+    request = asked(days_per_week=4)
+    answer = answered(request)
+    for day in _days(answer)[:12]:
+        day["lift"] = "bench_press"
+    assert {"rotation", "deload"} <= set(check_month(request, answer))
+
+
+def test_100_percent_is_the_most() -> None:
+    request = asked(days_per_week=4)
+    for percent, is_over in ((100, False), (101, True)):
+        answer = answered(request)
+        _set(answer, "percent", percent)
+        assert ("over_100" in check_month(request, answer)) == is_over
+
+
+@pytest.mark.parametrize(("off_kg", "broken"), [(5e-7, []), (0.01, ["kg"]), (0.25, ["kg"])])
+def test_kilograms_are_on_the_step_to_the_last_digits_of_a_float(
+    off_kg: float, broken: list[str]
+) -> None:
+    request = asked(days_per_week=4, plate_step=0.25)
+    answer = answered(request)
+    _set(answer, "kg", _days(answer)[0]["sets"][2]["kg"] + off_kg)
+    assert check_month(request, answer) == broken
+
+
 def test_a_level_above_the_lifter_s_experience_is_caught() -> None:
     request = asked()
     whole = answered(asked(experience=5), 3)

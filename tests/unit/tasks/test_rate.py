@@ -122,10 +122,21 @@ def test_the_check_names_the_rule_that_is_broken(rule: str) -> None:
     assert check_rate(BROKEN[rule](right)) == [rule]
 
 
-def test_over_100_percent_is_caught_even_where_the_arithmetic_agrees() -> None:
-    heavy = (75, 10, 10, 40)
-    found = check_rate(answer(heavy, rate.plan_text(*heavy)))
-    assert found == ["over_100"]
+@pytest.mark.parametrize(
+    ("rates", "broken"),
+    [
+        ((75, 10, 10, 40), ["over_100"]),  # even where the arithmetic agrees
+        ((81, 5, 5, 40), ["over_100"]),
+        ((80, 5, 5, 40), []),
+        ((60, 1, 5, 40), []),
+        ((60, 0, 5, 40), ["rates"]),
+        ((60, 5, 5, -40), ["rates"]),
+    ],
+)
+def test_no_set_is_above_100_percent_and_no_rate_below_1(
+    rates: tuple[int, int, int, int], broken: list[str]
+) -> None:
+    assert check_rate(answer(rates, rate.plan_text(*rates))) == broken
 
 
 @given(kg=st.floats(MIN_KG, MAX_KG))
