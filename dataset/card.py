@@ -1,7 +1,5 @@
 """Dataset card: row counts and a plot, computed from the rows just generated."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,12 +33,10 @@ def write_card(folder: Path, files: Mapping[str, Decided]) -> None:
 
 def _plot(path: Path, counts: Mapping[str, Counter[Any]]) -> None:
     """Plot rows per answer, most common first, with one line per training file."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
     for name, answers in counts.items():
         if name.endswith("train"):
             rows = sorted(answers.values(), reverse=True)
@@ -49,4 +45,3 @@ def _plot(path: Path, counts: Mapping[str, Counter[Any]]) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=110)
-    plt.close(figure)

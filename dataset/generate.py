@@ -10,23 +10,21 @@ A hash of the prompt assigns each request to one split, so no test prompt appear
 including in ``form.jsonl``.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import itertools
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from dataset.card import write_card
-from dataset.sources import SOURCES
-from dataset.validate import RowError, validate_row
+from dataset.coaches import Source
 from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 
@@ -36,7 +34,16 @@ SEED = 531
 MOST_REPEATS = 100_000
 """Consecutive requests without a new prompt after which the source counts as exhausted."""
 
-Row = dict[str, Any]
+SOURCES: dict[str, Source] = {
+    name: import_module(f"dataset.coaches.{name}").SOURCE for name in TASKS
+}
+"""Source of each task's rows: ``SOURCE`` of ``dataset/coaches/<task>.py``."""
+
+Row = Mapping[str, Any]
+
+
+class RowError(ValueError):
+    """A dataset row is invalid or cannot be generated; the message says which."""
 
 
 def split_of(prompt: str) -> str:
@@ -78,6 +85,28 @@ def rows(task: Task[Any], split: str, count: int, seed: int, form: bool = False)
         f"{task.name}: {len(seen)} distinct prompts for {split}, fewer than {count}: ask for fewer "
         f"rows in dataset/coaches/{task.name}.py"
     )
+
+
+def validate_row(row: Row, is_coached: bool) -> dict[str, Any]:
+    """Check one row, as written, against the contract and, if labelled, against the coach.
+
+    Returns:
+        The decided values in the row's completion.
+
+    Raises:
+        RowError: the prompt, completion or label is wrong.
+    """
+    task = TASKS[row["task"]]
+    request = task.request.model_validate_json(row["request"])
+    values = task.question(request).output.parse(row["completion"])
+    broken = task.check(request, json.loads(task.render(request, values)))
+    if row["prompt"] != task.question(request).prompt:
+        broken.append("prompt")
+    if is_coached and values != SOURCES[task.name].coach(request):
+        broken.append("label")
+    if broken:
+        raise RowError(f"rules {broken} broken by {json.dumps(row, ensure_ascii=False)}")
+    return values
 
 
 def write(path: Path, stream: Iterator[Row], count: int, coached: bool) -> list[dict[str, Any]]:

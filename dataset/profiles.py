@@ -1,7 +1,5 @@
 """Seeded profiles over the whole input space: plausible, unusual and extreme lifters."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ These are the tables of variables and metrics, and the Prometheus operator's cop
 are committed; a test fails if they differ from this module's output.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -4,9 +4,7 @@ A row's text is tokenized in one piece, exactly as the engine tokenizes it. Loss
 from character positions: the contract defines which characters of a completion are decisions.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -97,9 +95,3 @@ def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Tensor]:
         "weights": weights,
         "decided": padded("decided", 0, torch.int64),
     }
-
-
-def texts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield each row's full text, for training a tokenizer."""
-    for row in rows:
-        yield row["prompt"] + row["completion"]

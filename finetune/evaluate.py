@@ -5,8 +5,6 @@ under the task's constraint, with and without the adapter. Checks each answer an
 decisions with the coach's. Writes the scores to the lock file, or to the ``--scores`` file.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -6,8 +6,6 @@ finetune/runs/demo/adapters/rate --out finetune/demo`` copies the base and adapt
 base. A base from the hub is not copied; its commit and file hashes are locked.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

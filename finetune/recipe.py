@@ -1,9 +1,7 @@
 """Training configuration, read from a YAML file in ``finetune/recipes``."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -69,7 +67,7 @@ class Recipe(_Section):
     seed: int = 531
 
     @classmethod
-    def load(cls, path: Path) -> Recipe:
+    def load(cls, path: Path) -> Self:
         """Read a recipe from ``path``.
 
         Raises:

@@ -1,7 +1,5 @@
 """The demo model's tokenizer: a byte-level BPE like polyglot-ko's, but smaller."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -4,8 +4,6 @@ The same code trains the demo base, its adapters, and adapters of polyglot-ko-1.
 ``loss.png`` and ``log.json`` to the recipe's ``out`` folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -31,7 +29,7 @@ from transformers import (
     set_seed,
 )
 
-from finetune.data import collate, encode_row, texts
+from finetune.data import collate, encode_row
 from finetune.plot import plot_loss
 from finetune.recipe import NewModel, Recipe, RecipeError
 from finetune.tokenizer import train_tokenizer
@@ -59,7 +57,7 @@ class WeightedTrainer(Trainer):
 
 def new_base(shape: NewModel, rows: Dataset) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Create an untrained GPT-NeoX with polyglot-ko's architecture, and its tokenizer."""
-    tokenizer = train_tokenizer(texts(rows), shape.vocabulary)
+    tokenizer = train_tokenizer((r["prompt"] + r["completion"] for r in rows), shape.vocabulary)
     config = GPTNeoXConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,

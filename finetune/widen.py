@@ -10,8 +10,6 @@ are zero. Rows beyond the demo's vocabulary repeat its last token, which occurs 
 token is never the most likely. In exact arithmetic the logits equal the demo's.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Context of measurements (machine, versions, model), and where results are saved and shown."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

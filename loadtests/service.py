@@ -1,7 +1,5 @@
 """Helpers to start servers and wait until they respond."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

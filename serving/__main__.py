@@ -1,7 +1,5 @@
 """Run the engine and the gateway together: ``python -m serving``."""
 
-from __future__ import annotations
-
 from serving.together import together
 
 if __name__ == "__main__":

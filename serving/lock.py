@@ -4,10 +4,9 @@
 anything differs.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -70,7 +69,7 @@ class Lock(_Entry):
     adapters: dict[str, AdapterEntry]
 
     @classmethod
-    def load(cls, folder: Path) -> Lock:
+    def load(cls, folder: Path) -> Self:
         """Read ``folder/lock.json``.
 
         Raises:

@@ -5,8 +5,6 @@ folder, and the process that serves a scrape reads them all. The folder's name c
 the process that owns it. If that process was killed, the next start removes the folder.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,8 +1,6 @@
 """Process startup helpers: fail fast with one line that says what to set, and make sure that child
 processes do not outlive their parent."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -1,8 +1,6 @@
 """Terminal progress output: one line per step with the seconds since the start, and a running clock
 in between. The installer uses it too, so it imports only the standard library."""
 
-from __future__ import annotations
-
 import threading
 import time
 from contextlib import suppress

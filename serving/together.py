@@ -8,8 +8,6 @@ Output goes to a file. The terminal shows the startup steps, each process's line
 its own name and a colon, which are meant for the user, and warnings.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

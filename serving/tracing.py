@@ -1,7 +1,5 @@
 """OpenTelemetry span destination, from its environment variables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

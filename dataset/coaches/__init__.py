@@ -1,7 +1,5 @@
 """Coach policies that define the correct answers, one module per task. Not imported by serving."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Only this module defines the correct assistance for a request. Serving does not 
 adapter decides there.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from typing import Any

@@ -4,8 +4,6 @@ Only this module defines the correct answer for a profile. Serving does not impo
 decides there.
 """
 
-from __future__ import annotations
-
 from enum import IntEnum
 
 from dataset.coaches import Source

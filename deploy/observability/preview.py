@@ -4,8 +4,6 @@ The dashboard's own queries run against a real Prometheus. The result is not a G
 because neither PyPI nor Debian packages Grafana.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -47,14 +45,11 @@ def panels() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def draw(prometheus: Prometheus, start: float, end: float, path: Path) -> None:
     """Plot the overview's charts from ``start`` to ``end`` (Unix times) to an image file."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     charts = [p for row, p in panels() if row == "Overview" and p["type"] == "timeseries"]
-    figure, axes = plt.subplots(2, 3, figsize=(14, 6), layout="constrained")
-    for axis, panel in zip(axes.flat, charts, strict=True):
+    figure = Figure(figsize=(14, 6), layout="constrained")
+    for axis, panel in zip(figure.subplots(2, 3).flat, charts, strict=True):
         for target in panel["targets"]:
             for series in prometheus.range(expression(target["expr"]), start, end, 1):
                 name = target["legendFormat"]
@@ -68,7 +63,6 @@ def draw(prometheus: Prometheus, start: float, end: float, path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, loc="upper left")
     figure.savefig(path, dpi=100)
-    plt.close(figure)
 
 
 def main() -> None:

@@ -4,8 +4,6 @@ Uses the machine's Prometheus, or the Debian package that ``make prometheus`` un
 virtual environment.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

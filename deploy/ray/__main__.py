@@ -1,7 +1,5 @@
 """Run the gateway and the engine on a single-machine Ray cluster: ``make serve-cluster``."""
 
-from __future__ import annotations
-
 from serving.together import together
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ Options, checks and environment are those of a standalone engine (``serving.engi
 configuration in this folder sets the number of replicas and their resources.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import fields
 from typing import Any

@@ -4,8 +4,6 @@ This module does what KubeRay does for a multi-machine cluster. Serve's proxy li
 only; Ray's own servers also listen on other interfaces and require a token.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

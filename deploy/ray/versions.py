@@ -1,7 +1,5 @@
 """Version check for Ray and vLLM; imports neither."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 

@@ -6,8 +6,6 @@ checked. Each group writes one result file and one table. The exit code is 1 if 
 wrong answer or the gateway costs more than a tenth of its engine's requests/s.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import os

@@ -4,8 +4,6 @@ Clones the repository and starts it cold (no environment, no package cache), the
 requests one at a time and concurrently. Adapter scores are read from the lock file.
 """
 
-from __future__ import annotations
-
 import asyncio
 import subprocess
 import tempfile

@@ -4,8 +4,6 @@ Handles one request at a time, without a constraint, and decodes the whole answe
 ``/v1/completions``, so the benchmark can query it like vLLM.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 from pathlib import Path

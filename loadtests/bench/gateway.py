@@ -9,8 +9,6 @@ The bare route validates a profile, writes the prompt and asks; it has no limits
 logs. The exit code is 1 if our gateway needs more than ``MOST_OF_BARE`` of its processor time.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import statistics

@@ -1,7 +1,5 @@
 """Closed-loop measurement of peers with concurrent clients. Every answer is checked."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import statistics
@@ -12,8 +10,8 @@ from random import Random
 from typing import Any
 
 import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
 
-from loadtests.bench.counters import difference, engine_counters
 from loadtests.bench.peers import Peer
 from loadtests.report import percentile
 from serving.tasks.base import Task
@@ -25,6 +23,30 @@ GENERATED, ACCEPTED, DRAFTED, STEPS = (
     "vllm:iteration_tokens_total_count",
 )
 DRAFTER_SECONDS, DRAFTER_PASSES = "routine_drafter_seconds_total", "routine_drafter_passes_total"
+
+
+Counters = dict[str, float]
+"""Values by exposition-format name (``vllm:generation_tokens_total``), summed over labels."""
+
+
+async def engine_counters(engine_url: str) -> Counters:
+    """Read the counters of an engine and its drafter."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{engine_url}/metrics") as response,
+    ):
+        text = await response.text()
+    found: Counters = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name.startswith(("vllm:", "routine_")):
+                found[sample.name] = found.get(sample.name, 0) + sample.value
+    return found
+
+
+def difference(after: Counters, before: Counters) -> Counters:
+    """Return the increase of each counter."""
+    return {name: after[name] - before.get(name, 0) for name in after}
 
 
 @dataclass

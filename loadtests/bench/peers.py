@@ -5,8 +5,6 @@ engine's command line and environment, without our additions: the drafter, the O
 our constraint, and our LoRA and batching on CPU.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

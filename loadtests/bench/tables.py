@@ -1,7 +1,5 @@
 """Tables and plot of the benchmark, generated from the result files."""
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -114,18 +112,14 @@ def seconds(value: float) -> str:
 
 def picture(models: Mapping[str, Rows], task: str) -> None:
     """Plot latency at one request at a time, with one panel per model (``bench.png``)."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     alone = {
         name: {row["peer"]: row["p50_seconds"] for row in rows if row["level"] == 1}
         for name, rows in models.items()
     }
-    figure, panels = plt.subplots(
-        1, len(alone), figsize=(13, 2.6), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(13, 2.6), layout="constrained")
+    panels = figure.subplots(1, len(alone), squeeze=False)
     for panel, (name, by_peer) in zip(panels[0], alone.items(), strict=True):
         peers = [peer for peer in WORDS if peer in by_peer][::-1]
         times = [by_peer[peer] for peer in peers]
@@ -138,4 +132,3 @@ def picture(models: Mapping[str, Rows], task: str) -> None:
         panel.xaxis.set_major_formatter("{x:g}")
         panel.grid(axis="x", alpha=0.3)
     figure.savefig(Path(RESULTS) / "bench.png", dpi=110)
-    plt.close(figure)

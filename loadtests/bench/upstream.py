@@ -4,8 +4,6 @@ Answers every completion request over real HTTP with a text that the constraint 
 upstream of gateways whose own cost is measured, and accepts the spans they send.
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from random import Random

@@ -5,8 +5,6 @@ Clients honor ``retry-after`` on 429 and 503. Locust's own options set users, ru
 (``--config-users``), processes and the web page.
 """
 
-from __future__ import annotations
-
 import argparse
 import http.client
 import json

@@ -1,7 +1,5 @@
 """Locust load shape: ramps up to ``--users`` in eight equal steps over ``--run-time``."""
 
-from __future__ import annotations
-
 from locust import LoadTestShape
 
 STEPS = 8

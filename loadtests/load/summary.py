@@ -4,8 +4,6 @@ Reads ``<folder>/locust_stats_history.csv`` (``--csv-full-history``) and prints 
 ``--publish`` adds it to the benchmarks page. Locust's own report has the charts.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import sys

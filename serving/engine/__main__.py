@@ -1,7 +1,5 @@
 """Run the startup checks, then replace this process with vLLM: ``python -m serving.engine``."""
 
-from __future__ import annotations
-
 import os
 import sys
 

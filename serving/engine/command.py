@@ -1,7 +1,5 @@
 """vLLM's command line and environment for this deployment."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -6,8 +6,6 @@ hangs. This check requests one token from each engine core, so that it has work,
 make a step. Waiting for the token itself would report a busy engine as dead.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 import time

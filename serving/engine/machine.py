@@ -3,8 +3,6 @@
 Importing torch would add a second to every start, so this module avoids it on CPU.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import shutil

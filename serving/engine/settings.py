@@ -1,7 +1,5 @@
 """Engine settings, read from the environment."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

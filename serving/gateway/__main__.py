@@ -1,7 +1,5 @@
 """Start the gateway: ``python -m serving.gateway``."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

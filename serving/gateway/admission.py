@@ -1,7 +1,5 @@
 """Admission control: limits concurrent and queued requests, and rejects the rest."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

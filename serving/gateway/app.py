@@ -1,7 +1,5 @@
 """Application factory: builds the FastAPI application from settings."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -9,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
@@ -38,16 +35,9 @@ log = logging.getLogger(__name__)
 EngineFactory = Callable[[GatewaySettings], Engine]
 
 
-def vllm_engine(settings: GatewaySettings) -> Engine:
-    """Create a client for the engine at the configured address."""
-    return VllmEngine(
-        settings.engine, settings.connect_timeout_seconds, settings.engine_timeout_seconds
-    )
-
-
 def create_app(
     settings: GatewaySettings,
-    engine_factory: EngineFactory = vllm_engine,
+    engine_factory: EngineFactory = VllmEngine,
     on_ready: Callable[[], None] = lambda: None,
     traces: TraceTarget | None = None,
 ) -> FastAPI:
@@ -103,15 +93,8 @@ def _describe(app: FastAPI) -> None:
     """Add the request schemas and the common error schema to OpenAPI."""
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(
-                title=app.title,
-                version=app.version,
-                description=app.description,
-                routes=app.routes,
-            )
-            schema["components"]["schemas"] |= SCHEMAS
-            app.openapi_schema = schema
-        return app.openapi_schema
+        schema = FastAPI.openapi(app)  # built once
+        schema["components"]["schemas"] |= SCHEMAS
+        return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

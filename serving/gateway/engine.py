@@ -3,13 +3,10 @@
 Depends on vLLM's OpenAI-compatible API, but not on tasks.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Annotated, Any, Protocol
 
 import aiohttp
@@ -23,6 +20,7 @@ from serving.gateway.errors import (
     EngineUnavailable,
     GatewayError,
 )
+from serving.gateway.settings import GatewaySettings
 
 HEALTH_SECONDS = 2
 """Health check timeout; a slower engine counts as hung."""
@@ -40,26 +38,20 @@ class Completion:
     completion_tokens: int
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(msgspec.Struct, frozen=True):
     """A model served by the engine: the base or an adapter."""
 
-    name: str
+    name: str = msgspec.field(name="id")
     created: int
     """Unix time in seconds."""
-    is_adapter: bool
-
-
-class _Card(msgspec.Struct):
-    id: str
-    created: int
     parent: str | None = None
+    """The base, if this is an adapter."""
 
 
 class _Models(msgspec.Struct):
     """Response to ``GET /v1/models``; only the fields used here."""
 
-    data: list[_Card]
+    data: list[Model]
 
 
 class _Choice(msgspec.Struct):
@@ -151,26 +143,28 @@ class Engine(Protocol):
 
 
 class VllmEngine:
-    """Client for a vLLM API server at ``url``. Create it inside a running event loop."""
+    """Client for the vLLM API server that ``settings`` name. Create it inside a running event
+    loop."""
 
-    def __init__(self, url: str, connect_timeout_seconds: float, timeout_seconds: float) -> None:
-        self._url = url
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._url = settings.engine
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=["accept", "accept-encoding", "user-agent"],
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=connect_timeout_seconds, sock_read=timeout_seconds
+                total=None,
+                sock_connect=settings.connect_timeout_seconds,
+                sock_read=settings.engine_timeout_seconds,
             ),
         )
 
     async def models(self) -> list[Model]:
         body = await self._fetch("GET", "/v1/models")
         try:
-            cards = msgspec.json.decode(body, type=_Models).data
+            return msgspec.json.decode(body, type=_Models).data
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EngineFault(f"the engine's list of models cannot be read: {error}") from error
-        return [Model(card.id, card.created, card.parent is not None) for card in cards]
 
     async def healthy(self) -> bool:
         try:
@@ -210,11 +204,8 @@ class VllmEngine:
 
     @asynccontextmanager
     async def completions(self, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Upstream]:
-        with _TRANSLATED:
-            async with self._ask("POST", "/v1/completions", body, headers) as response:
-                if response.status >= 400:
-                    raise _refusal(response.status, await response.read())
-                yield Upstream(response.content_type, response.content.iter_any())
+        async with self._ask("POST", "/v1/completions", body, headers) as response:
+            yield Upstream(response.content_type, response.content.iter_any())
 
     async def close(self) -> None:
         await self._session.close()
@@ -227,38 +218,26 @@ class VllmEngine:
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """Return the full response body."""
-        with _TRANSLATED:
-            async with self._ask(method, path, data, headers or {}) as response:
-                body = await response.read()
-        if response.status >= 400:
-            raise _refusal(response.status, body)
-        return body
+        async with self._ask(method, path, data, headers) as response:
+            return await response.read()
 
-    def _ask(
-        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        sent = {**headers, "content-type": "application/json"} if data is not None else headers
-        return self._session.request(method, self._url + path, data=data, headers=sent)
-
-
-class _Translated:
-    """Context manager that converts aiohttp errors into gateway errors."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-    ) -> None:
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
+    @asynccontextmanager
+    async def _ask(
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str] | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request; convert aiohttp's errors and the engine's into gateway errors."""
+        url, sent = self._url + path, {**(headers or {}), "content-type": "application/json"}
+        try:
+            async with self._session.request(method, url, data=data, headers=sent) as response:
+                if response.status >= 400:
+                    raise _refusal(response.status, await response.read())
+                yield response
+        except aiohttp.ConnectionTimeoutError as error:
             raise EngineSilent("the engine does not answer; try again later") from error
-        if isinstance(error, TimeoutError):
+        except TimeoutError as error:
             raise EngineTimeout("the engine took too long; try again later") from error
-        if isinstance(error, aiohttp.ClientError):
+        except aiohttp.ClientError as error:
             raise EngineUnavailable("the engine is down; try again later") from error
-
-
-_TRANSLATED = _Translated()
 
 
 def _refusal(status: int, body: bytes) -> GatewayError:

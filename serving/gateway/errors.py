@@ -18,8 +18,6 @@
 All use OpenAI's error format: {"error": {"message", "type", "param", "code"}}.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Per-request state: ids, body, error and response status."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import re

@@ -3,8 +3,6 @@
 The format is chosen by the request's Accept header (RFC 9110, section 12.5.1).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any

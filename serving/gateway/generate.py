@@ -4,8 +4,6 @@ request → (prerequisite task) → prompt + forced head → engine (adapter, co
 full answer → check
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any

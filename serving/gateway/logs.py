@@ -4,8 +4,6 @@ Error messages can quote client text. They and exception messages are only logge
 ``debug``; at other levels, a traceback has only the stack and the exception class.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 import traceback

@@ -1,7 +1,5 @@
 """Gateway metrics: base units, prefix ``routine_``, no label values set by clients."""
 
-from __future__ import annotations
-
 import platform
 from importlib.metadata import version
 

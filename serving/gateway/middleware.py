@@ -1,7 +1,5 @@
 """Middleware for every request: limits, metrics, log record, span and error handling."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -1,7 +1,5 @@
 """Process metrics: event loop lag, memory and CPU time."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 

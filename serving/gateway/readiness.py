@@ -6,8 +6,6 @@
   fields. Checking one task's constraint is sufficient.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable
@@ -97,8 +95,8 @@ class Readiness:
         models = await self._engine.models()
         names = [model.name for model in models]
         self.models = frozenset(names)
-        bases = [model.name for model in models if not model.is_adapter]
-        fit = {model.name for model in models if model.is_adapter} & set(TASKS)
+        bases = [model.name for model in models if not model.parent]
+        fit = {model.name for model in models if model.parent} & set(TASKS)
         self._fit = fit
         missing = [name for name in TASKS if name not in fit] or ["the base"] * (not bases)
         if missing:

@@ -1,7 +1,5 @@
 """``/v1/completions``: pass-through proxy to the engine, without changes in either direction."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """HTTP routes. Handlers only parse, call and return."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """Gateway settings from environment variables."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator

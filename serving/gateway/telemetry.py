@@ -4,8 +4,6 @@ Attribute names follow OpenTelemetry's semantic conventions for HTTP (1.23 and l
 disabled unless ``serving.tracing.trace_target`` returns a target. They hold no prompt or profile.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 import threading
@@ -59,6 +57,28 @@ def make_provider(target: TraceTarget | None) -> TracerProvider | None:
     return provider
 
 
+class Stage:
+    """Context manager returned by ``Telemetry.stage``."""
+
+    def __init__(self, metrics: Metrics, name: str, adapter: str, is_traced: bool) -> None:
+        self._metrics, self._name, self._adapter = metrics, name, adapter
+        self._is_traced = is_traced
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        seconds = time.perf_counter() - self._start
+        self._metrics.stages[self._name].labels(self._adapter).observe(seconds)
+        if isinstance(error, GatewayError) and error.engine_error:
+            self._metrics.engine_errors.labels(self._adapter, error.engine_error).inc()
+        if self._is_traced:
+            span = trace.get_current_span()
+            span.set_attribute(f"routine.{self._adapter}.{self._name}.seconds", seconds)
+
+
 class Telemetry:
     """Metrics and traces in one place, so that both measure the same intervals.
 
@@ -104,28 +124,6 @@ class Telemetry:
             adapter: the requested adapter.
         """
         return Stage(self.metrics, name, adapter, is_traced=self._tracer is not None)
-
-
-class Stage:
-    """Context manager returned by ``Telemetry.stage``."""
-
-    def __init__(self, metrics: Metrics, name: str, adapter: str, is_traced: bool) -> None:
-        self._metrics, self._name, self._adapter = metrics, name, adapter
-        self._is_traced = is_traced
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-    ) -> None:
-        seconds = time.perf_counter() - self._start
-        self._metrics.stages[self._name].labels(self._adapter).observe(seconds)
-        if isinstance(error, GatewayError) and error.engine_error:
-            self._metrics.engine_errors.labels(self._adapter, error.engine_error).inc()
-        if self._is_traced:
-            span = trace.get_current_span()
-            span.set_attribute(f"routine.{self._adapter}.{self._name}.seconds", seconds)
 
 
 def inject(headers: dict[str, str], span: Span) -> None:

@@ -1,7 +1,5 @@
 """Parse request bodies; errors name the field and its valid values."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any

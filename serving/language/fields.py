@@ -10,8 +10,6 @@ An output is a pydantic model of nested models and fixed-length tuples. A leaf i
 ``segments_of`` returns the segments in text order: fixed text, decisions and computed values.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,28 +35,18 @@ def encode(value: Json) -> str:
     return _ENCODER.encode(value)
 
 
-@dataclass(frozen=True, init=False)
 class OnlyIf:
     """Field annotation: allow an option only if ``predicate(option, *needed values)`` is true."""
 
-    predicate: Callable[..., bool]
-    needs: tuple[str, ...]
-
     def __init__(self, predicate: Callable[..., bool], *needs: str) -> None:
-        object.__setattr__(self, "predicate", predicate)
-        object.__setattr__(self, "needs", needs)
+        self.predicate, self.needs = predicate, needs
 
 
-@dataclass(frozen=True, init=False)
 class Derived:
     """Field annotation: the value is ``compute(*needed values)``."""
 
-    compute: Callable[..., Json]
-    needs: tuple[str, ...]
-
     def __init__(self, compute: Callable[..., Json], *needs: str) -> None:
-        object.__setattr__(self, "compute", compute)
-        object.__setattr__(self, "needs", needs)
+        self.compute, self.needs = compute, needs
 
 
 @dataclass(frozen=True)

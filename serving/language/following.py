@@ -1,7 +1,5 @@
 """Track the position in a partial output, and list its possible continuations."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 

@@ -5,8 +5,6 @@ regular expression of the decided text after it (built by Outlines, without opti
 bound on its length, and a parser that returns the values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from random import Random

@@ -1,7 +1,5 @@
 """Regular expressions for output segments, built with the Outlines DSL."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

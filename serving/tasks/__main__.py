@@ -3,8 +3,6 @@
 The result has the prompt and output fingerprint of each task, as in ``lock.json``.
 """
 
-from __future__ import annotations
-
 import json
 
 from serving.tasks.registry import TASKS

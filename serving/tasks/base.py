@@ -4,8 +4,6 @@ Route, constraint, drafts, readiness, metrics, dataset, evaluation, load test an
 are all derived from the registry; none of them refers to a task by name.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The lifter profile, the input common to all tasks: fields, limits and code meanings."""
 
-from __future__ import annotations
-
 from random import Random
 from typing import Annotated, Literal
 

@@ -4,8 +4,6 @@ Training uses the same function, so its prompts cannot differ from serving. A ch
 the fingerprint, so adapters trained before it no longer start (serving.engine.preflight).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

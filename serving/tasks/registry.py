@@ -1,7 +1,5 @@
 """The task registry: one line per task (docs/new-task.md)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

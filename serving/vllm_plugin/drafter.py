@@ -6,8 +6,6 @@ determines task and output; each later step costs a few dictionary lookups per t
 without one of our prompts, the drafter proposes nothing.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import OrderedDict

@@ -3,8 +3,6 @@
 Depends only on a tokenizer and an output; ``drafter`` is the vLLM adapter.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 

@@ -6,8 +6,6 @@
   searches from the environment stored after it, and engine cores replace that environment.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 

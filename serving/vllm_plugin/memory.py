@@ -3,8 +3,6 @@
 The engine verifies every proposed token, so a wrong guess costs time but never correctness.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from typing import NamedTuple
 

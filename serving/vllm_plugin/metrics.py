@@ -4,8 +4,6 @@ The drafter runs in vLLM's engine core, but its API server serves /metrics. Valu
 through prometheus-client's multiprocess files, in a folder created at each start.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 

@@ -8,8 +8,6 @@ vLLM runs its engine core and workers as children of the API server. If the API 
 pipe, so the process that started the engine waits forever. This plugin makes them exit with it.
 """
 
-from __future__ import annotations
-
 import atexit
 import logging
 

@@ -7,8 +7,6 @@ required (vllm/entrypoints/launchers/api_server/entry.py), but its CPU platform 
 (vllm/platforms/cpu.py). The second process only imports: it has no threads and no OpenMP.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version

@@ -1,7 +1,5 @@
 """The main job on the real vLLM: profiles in, right progressions and months out."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import itertools
@@ -20,10 +18,9 @@ from pydantic import BaseModel
 
 from dataset.coaches.month import coach_month
 from dataset.coaches.rate import coach_rate
-from dataset.generate import split_of
+from dataset.generate import SOURCES, split_of
 from dataset.profiles import profiles
-from dataset.sources import SOURCES
-from loadtests.bench.counters import engine_counters
+from loadtests.bench.measure import engine_counters
 from serving.gateway.readiness import HOSTILE
 from serving.tasks.month.answer import MonthRequest
 from serving.tasks.profile import PUBLISHED, Profile

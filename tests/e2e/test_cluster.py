@@ -1,7 +1,5 @@
 """The engine on a Ray cluster of this machine: replicas come, are lost, and go."""
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import csv

@@ -1,7 +1,5 @@
 """Drafts and derived text change the speed of an answer and not a byte of it."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import Iterator
@@ -12,8 +10,8 @@ import aiohttp
 import pytest
 from openai import AsyncOpenAI
 
-from dataset.sources import SOURCES
-from loadtests.bench.counters import difference, engine_counters
+from dataset.generate import SOURCES
+from loadtests.bench.measure import difference, engine_counters
 from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 from tests.kit.asking import ask_all

@@ -1,7 +1,5 @@
 """On a machine with a GPU, the service uses it and answers as right."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

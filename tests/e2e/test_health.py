@@ -1,7 +1,5 @@
 """The engine's health check, on a real engine: here two copies of the model behind one port."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

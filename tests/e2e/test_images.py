@@ -1,7 +1,5 @@
 """The images: the Dockerfile's steps are taken in folders, and what comes of them is started."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess
@@ -10,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -33,7 +32,7 @@ class Image:
     stage: Stage
 
     @classmethod
-    def make(cls, target: str, root: Path, vllm: Path | None = None) -> Image:
+    def make(cls, target: str, root: Path, vllm: Path | None = None) -> Self:
         build = Build(DOCKERFILE, root, vllm)
         return cls(build, build.stage(target))
 

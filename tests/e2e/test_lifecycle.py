@@ -1,7 +1,5 @@
 """Starting, stopping, and what happens when a part dies."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Load tests with the real Locust: against the service, and against servers that misbehave."""
 
-from __future__ import annotations
-
 import asyncio
 import csv
 import json
@@ -87,7 +85,6 @@ def test_what_locust_counts_is_what_the_gateway_counted(stack: Stack, tmp_path: 
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert all(route in summary.stdout for route in ROUTES)
-    assert (tmp_path / "load.png").stat().st_size > 10_000
 
 
 def test_arrivals_keep_their_rate(stack: Stack, tmp_path: Path) -> None:

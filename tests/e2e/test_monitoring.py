@@ -3,8 +3,6 @@
 The service sends its traces.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math

@@ -1,7 +1,5 @@
 """Concurrent requests to the running service, and a measurement of its capacity."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import time
@@ -10,7 +8,7 @@ from collections.abc import Sequence
 import aiohttp
 from pydantic import BaseModel
 
-from dataset.sources import SOURCES
+from dataset.generate import SOURCES
 from serving.tasks.month.answer import MonthRequest
 
 

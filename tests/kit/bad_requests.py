@@ -1,8 +1,6 @@
 """Requests that must be rejected, generated from each task's schema and examples. Used with both
 the fake and the real engine."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """OpenTelemetry collector that stores the spans it receives (OTLP over HTTP, protobuf)."""
 
-from __future__ import annotations
-
 import gzip
 import threading
 from collections.abc import Callable, Iterator

@@ -5,8 +5,6 @@ virtual environment replaces the base image's Python. Steps that need root (Debi
 are skipped and listed.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

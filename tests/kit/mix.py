@@ -1,7 +1,5 @@
 """Short mixed load of every kind of client request, including invalid and abandoned ones."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import Counter

@@ -4,8 +4,6 @@ It shares no code with the renderer or the gateway's check: it computes all twel
 rates and compares whole lines.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 KEYS = [

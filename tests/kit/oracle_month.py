@@ -4,8 +4,6 @@ It shares no code with the renderer or the gateway's check: it computes kilogram
 fractions. From the contract it uses only the catalogue's facts: which exercise assists which lift.
 """
 
-from __future__ import annotations
-
 from fractions import Fraction
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Starts the whole service as a user would, and finds processes it leaves behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -9,6 +7,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -30,9 +29,7 @@ class Stack:
     sessions: set[int] = field(default_factory=set)
 
     @classmethod
-    def start(
-        cls, log: Path, folder: Path = ROOT, target: str = "serve", **variables: str
-    ) -> Stack:
+    def start(cls, log: Path, folder: Path = ROOT, target: str = "serve", **variables: str) -> Self:
         """Run ``make target`` in ``folder``, with ``variables`` added to the environment."""
         mark = uuid.uuid4().hex
         environment, url, engine_url = own_ports()

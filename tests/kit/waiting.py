@@ -1,7 +1,5 @@
 """Polling for a condition, with a timeout that suits slow machines."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import TypeVar

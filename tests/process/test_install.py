@@ -1,7 +1,5 @@
 """The installer, in a folder of its own: uv, pip where uv cannot, one line where neither can."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

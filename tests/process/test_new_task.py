@@ -1,7 +1,5 @@
 """A third task, as docs/new-task.md says: added to a copy of the repository, and served there."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Processes forked from the one that has imported everything."""
 
-from __future__ import annotations
-
 import os
 from multiprocessing import forkserver
 from multiprocessing.queues import Queue

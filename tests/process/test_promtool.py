@@ -1,7 +1,5 @@
 """What Prometheus is given, as its own promtool sees it."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

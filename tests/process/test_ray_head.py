@@ -1,7 +1,5 @@
 """A Ray cluster's head, which has no GPU and runs no engine."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

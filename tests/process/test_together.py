@@ -1,7 +1,5 @@
 """What the terminal shows of processes that run together, and what is in the file."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """From rows to weights: a tiny base and adapter are trained, exported and pass preflight."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

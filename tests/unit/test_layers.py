@@ -1,7 +1,5 @@
 """Who may import whom, what the tasks may load, and that nothing outside names a task."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

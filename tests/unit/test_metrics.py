@@ -1,7 +1,5 @@
 """The folder in which several processes count together."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """One line that names the variable."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The model decides the assistance work (``assistance``). The lift of each day, th
 weights and the deload are computed from the request and its rates.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Annotated, Any, Literal

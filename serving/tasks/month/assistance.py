@@ -5,8 +5,6 @@ repetitions. Leg and core may be empty, so a day has two to four exercises. The 
 depend on the lift and the lifter's experience, so there is one output per experience level.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -76,11 +74,3 @@ def slots_of(values: Mapping[str, Any], lift: str) -> list[tuple[Exercise, int, 
         if name != NONE:
             found.append((CATALOGUE[name], sets, repetitions))
     return found
-
-
-def days_of(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Split the decisions by main lift, in ``LIFTS`` order."""
-    return [
-        {path: value for path, value in values.items() if path.startswith(f"{lift}.")}
-        for lift in LIFTS
-    ]

@@ -4,8 +4,6 @@ It recomputes every day from the request and its rates, and compares exercises w
 catalogue. It deliberately shares no code with ``answer.render``, so that it can detect its errors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any

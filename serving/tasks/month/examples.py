@@ -1,7 +1,5 @@
 """Requests for Task 2: worked examples, and invalid requests."""
 
-from __future__ import annotations
-
 from serving.tasks.base import BadRequest
 from serving.tasks.month.answer import MonthRequest
 from serving.tasks.month.assistance import values_of

@@ -5,8 +5,6 @@ exercise has exactly one category, so it cannot occur twice in a day. All exerci
 repetitions (no holds), per side for unilateral exercises.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Month answers as a printable table or a calendar."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta

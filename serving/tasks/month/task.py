@@ -1,7 +1,5 @@
 """The ``Task`` implementation for Task 2."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from random import Random
 from typing import Any
@@ -10,10 +8,10 @@ from serving.language.fields import Values
 from serving.language.output import Output
 from serving.tasks.base import Form, Task
 from serving.tasks.month.answer import MonthAnswer, MonthRequest, render
-from serving.tasks.month.assistance import days_of, output_for
+from serving.tasks.month.assistance import output_for
 from serving.tasks.month.check import RULES, check_month
 from serving.tasks.month.examples import ANSWER, BAD, EDGES, EXAMPLES, request_of
-from serving.tasks.profile import EXPERIENCE, Profile, describe, draw
+from serving.tasks.profile import EXPERIENCE, LIFTS, Profile, describe, draw
 from serving.tasks.prompt import Facts
 from serving.tasks.rate.answer import OUTPUT, RATES, Rates
 
@@ -86,7 +84,10 @@ class MonthTask(Task[MonthRequest]):
 
     def parts(self, values: Values) -> list[Values]:
         """Split the decisions by main lift."""
-        return days_of(values)
+        return [
+            {path: value for path, value in values.items() if path.startswith(f"{lift}.")}
+            for lift in LIFTS
+        ]
 
     def forms(self) -> tuple[Form, ...]:
         """Return the calendar and the printable table."""

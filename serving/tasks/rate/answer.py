@@ -5,8 +5,6 @@ The model decides four rates. The plan is computed from them:
 ``deload + set_rate * (s - 1)`` for week 4, at most 100.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator

@@ -4,8 +4,6 @@ It parses the plan text with its own patterns and compares it with the rates. It
 no code with the renderer in ``answer``, so that it can detect the renderer's errors.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The ``Task`` implementation for Task 1."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from random import Random
 from typing import Any

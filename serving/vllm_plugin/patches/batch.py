@@ -7,8 +7,6 @@ sizes but does not pad without CUDA graphs. This patch pads those batches too. T
 through the layers but have no KV cache slot and are not sampled.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from vllm.config import CUDAGraphMode

@@ -6,8 +6,6 @@ weights. This wrapper groups rows by adapter once per step. It covers linear lay
 our adapters have; all other layers use vLLM's code.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -11,8 +11,6 @@ On CPU, vLLM's ``apply_top_k_top_p`` fails on a batch without drafts (maximum of
 crashes the engine. One request with top-k but no top-p, prefilled alone, is enough.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 from vllm.v1.sample.ops import topk_topp_sampler
 

@@ -1,7 +1,5 @@
 """The Task 2 coach: legal for everyone, and moved by every input the way README.md says."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The Task 1 coach's anchors and legality, and the files made with the coaches."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from dataclasses import replace
@@ -12,10 +10,8 @@ import pytest
 from datasets import load_dataset
 
 from dataset.coaches.rate import STANDARD_KG, Strength, coach_rate, strength
-from dataset.generate import rows, split_of, write
+from dataset.generate import SOURCES, RowError, rows, split_of, validate_row, write
 from dataset.profiles import profiles
-from dataset.sources import SOURCES
-from dataset.validate import RowError, validate_row
 from serving.tasks.base import Task
 from serving.tasks.profile import GENDERS, LIFTS, MAX_KG, MIN_KG, PUBLISHED, Profile, profile_of
 from serving.tasks.rate import answer as rate

@@ -1,7 +1,5 @@
 """deploy/compose.yaml: what Compose's own schema says of it, and this project's rules."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

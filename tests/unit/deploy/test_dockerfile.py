@@ -1,8 +1,6 @@
 """The Dockerfile as text: its linter, and what every image must have. What its steps do is seen in
 ``tests/e2e/test_images.py``."""
 
-from __future__ import annotations
-
 import io
 import re
 import subprocess

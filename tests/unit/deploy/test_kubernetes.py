@@ -1,7 +1,5 @@
 """The manifests as kustomize puts them together: Kubernetes' own schemas, this project's rules."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What Prometheus and Grafana are given: current, valid, and with a page for every alert."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """The engine on Ray: what Serve is told, and what is checked first."""
 
-from __future__ import annotations
-
 import importlib.metadata
 from pathlib import Path
 

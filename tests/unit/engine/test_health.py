@@ -1,7 +1,5 @@
 """The health check against an engine that makes a step only where it is asked to."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

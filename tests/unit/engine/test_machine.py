@@ -1,7 +1,5 @@
 """What a machine gives the engine, and what it lacks in one line."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

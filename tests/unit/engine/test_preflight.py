@@ -1,7 +1,5 @@
 """What must belong together, and the one message when it does not."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """Recipes, what of a row counts in training, and what export refuses."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A widened model answers token for token as the one it was made from."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from dataset.sources import SOURCES
+from dataset.generate import SOURCES
 from finetune.widen import Size, main, widen_export
 from serving.engine.preflight import preflight
 from serving.lock import Lock

@@ -1,7 +1,5 @@
 """Recipes for runs that take seconds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from finetune.recipe import Recipe

@@ -1,7 +1,5 @@
 """An engine without a model, for the gateway's unit tests: it answers what it is told to."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -18,8 +16,8 @@ from serving.gateway.settings import GatewaySettings
 from serving.tasks.registry import TASKS
 from tests.kit.waiting import wait_for
 
-BASE = Model("demo", 1, False)
-ADAPTERS = [Model(name, 1, True) for name in TASKS]
+BASE = Model("demo", 1)
+ADAPTERS = [Model(name, 1, "demo") for name in TASKS]
 
 
 @dataclass(frozen=True)

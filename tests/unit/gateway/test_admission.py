@@ -1,7 +1,5 @@
 """The queue in front of the engine."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

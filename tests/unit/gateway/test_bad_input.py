@@ -1,7 +1,5 @@
 """Bad input: a clear error in the one shape, and the engine is not asked."""
 
-from __future__ import annotations
-
 import pytest
 from starlette.testclient import TestClient
 

@@ -1,7 +1,5 @@
 """The engine client against a real HTTP server that misbehaves in every way an engine can."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,6 +17,7 @@ from serving.gateway.errors import (
     EngineUnavailable,
     GatewayError,
 )
+from serving.gateway.settings import GatewaySettings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 GOOD = {
@@ -33,9 +32,11 @@ async def engine(handler: Handler, timeout_seconds: float = 5) -> AsyncIterator[
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app)
     await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    client = VllmEngine(f"http://127.0.0.1:{port}", 0.5, timeout_seconds)
+    settings = GatewaySettings(
+        engine_port=free_port(), connect_timeout_seconds=0.5, engine_timeout_seconds=timeout_seconds
+    )
+    await web.TCPSite(runner, "127.0.0.1", settings.engine_port).start()
+    client = VllmEngine(settings)
     try:
         yield client
     finally:
@@ -118,7 +119,7 @@ async def test_the_list_of_models_tells_base_from_adapter() -> None:
         {"id": "rate", "created": 6, "parent": "demo", "root": "/secret"},
     ]
     async with engine(answering(200, json={"data": cards})) as client:
-        assert await client.models() == [Model("demo", 5, False), Model("rate", 6, True)]
+        assert await client.models() == [Model("demo", 5), Model("rate", 6, "demo")]
 
 
 async def test_a_silent_engine_is_a_timeout() -> None:
@@ -133,12 +134,12 @@ async def test_a_silent_engine_is_a_timeout() -> None:
 
 
 async def test_an_engine_that_is_not_there_is_unavailable_at_once() -> None:
-    patience_seconds = 30.0
-    client = VllmEngine(f"http://127.0.0.1:{free_port()}", patience_seconds, patience_seconds)
+    settings = GatewaySettings(engine_port=free_port(), connect_timeout_seconds=30)
+    client = VllmEngine(settings)
     start = time.perf_counter()
     with pytest.raises(EngineUnavailable):
         await complete(client)
-    assert time.perf_counter() - start < patience_seconds / 2
+    assert time.perf_counter() - start < settings.connect_timeout_seconds / 2
     assert not await client.healthy()
     await client.close()
 

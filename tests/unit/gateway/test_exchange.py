@@ -1,7 +1,5 @@
 """Limits on a body, as a server sends it."""
 
-from __future__ import annotations
-
 import pytest
 from starlette.types import Message
 

@@ -1,7 +1,5 @@
 """From what the engine writes to the whole answer: the bytes that decoding all of it would give."""
 
-from __future__ import annotations
-
 import json
 import random
 import re

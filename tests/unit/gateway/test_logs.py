@@ -1,7 +1,5 @@
 """Logs are JSON with the request's ids, and say nothing of what was asked or answered."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

@@ -1,7 +1,5 @@
 """Names and labels that dashboards and alerts lean on, and what is counted under them."""
 
-from __future__ import annotations
-
 import re
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """POST /gen/routine/month: two tasks in one request, and three forms of the answer."""
 
-from __future__ import annotations
-
 import json
 from datetime import date
 from random import Random

@@ -1,7 +1,5 @@
 """POST /gen/routine/rate: what comes in, what is asked of the engine, what leaves."""
 
-from __future__ import annotations
-
 import json
 from random import Random
 

@@ -1,7 +1,5 @@
 """A task's request that an engine lost is sent again; nothing else is."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -1,7 +1,5 @@
 """Spans of the gateway, as a collector gets them."""
 
-from __future__ import annotations
-
 import socket
 import time
 

@@ -1,7 +1,5 @@
 """The output definition against brute force: small languages are written out whole."""
 
-from __future__ import annotations
-
 import json
 import re
 from bisect import bisect_left

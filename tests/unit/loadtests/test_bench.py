@@ -1,7 +1,5 @@
 """What the benchmark makes of its figures, and what ends it with an error."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

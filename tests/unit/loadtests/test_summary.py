@@ -1,7 +1,5 @@
 """What is made of Locust's history."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

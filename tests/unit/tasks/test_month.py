@@ -1,7 +1,5 @@
 """Task 2's prompt, arithmetic and check against what the product's page says."""
 
-from __future__ import annotations
-
 import copy
 import json
 import random

@@ -1,7 +1,5 @@
 """Task 1's prompt, output and check against what the product's page says."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """What every registered task promises to those who iterate over the registry."""
 
-from __future__ import annotations
-
 import json
 from random import Random
 from typing import Any

@@ -1,7 +1,5 @@
 """What was trained is what is served, token for token, with the demo model's tokenizer."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Batches without CUDA graphs come in few sizes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The drafter against the demo tokenizer, driven as the engine drives it."""
 
-from __future__ import annotations
-
 import itertools
 import random
 from pathlib import Path
@@ -14,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from vllm.config import VllmConfig
 
-from dataset.sources import SOURCES
+from dataset.generate import SOURCES
 from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 from serving.vllm_plugin.drafter import Drafter, Drafts

@@ -1,7 +1,5 @@
 """Grouped LoRA on CPU against float64, and against vLLM's own where that is right."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """What is changed inside vLLM is changed on one version alone."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

@@ -1,7 +1,5 @@
 """Sampling parameters by drafted token."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest
