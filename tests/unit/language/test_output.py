@@ -4,6 +4,7 @@ import json
 import re
 from bisect import bisect_left
 from os.path import commonprefix
+from random import Random
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -95,6 +96,16 @@ def test_what_may_follow_equals_brute_force_for_every_reachable_prefix(output: O
         ways, ends = output.following.continuations(output.following.after(prefix))
         common, expected = map(commonprefix, (ways, rests))
         assert (common, ends) == (expected, len(rests) == 1), prefix
+        assert all(any(rest.startswith(way) for rest in rests) for way in ways), prefix
+        assert all(any(rest.startswith(way) for way in ways) for rest in rests), prefix
+
+
+@each_output
+def test_text_in_two_parts_leads_where_the_whole_leads(output: Output) -> None:
+    text = output.text(output.sample(Random(4)))
+    for cut in range(len(text) + 1):
+        state = output.following.after(text[:cut])
+        assert output.following.after(text[cut:], state) == output.following.after(text)
 
 
 def beginning_with(texts: list[str], prefix: str) -> list[str]:

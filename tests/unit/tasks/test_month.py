@@ -261,6 +261,7 @@ def _first_lift(answer: dict[str, Any]) -> list[dict[str, Any]]:
         (5, 20, []),
         (0, 6, ["assistance_volume"]),
         (6, 6, ["assistance_volume"]),
+        (3, 21, ["assistance_volume", "deload"]),  # and nothing is half of 21
         (3, 22, ["assistance_volume"]),
         (3, 4, ["assistance_volume"]),  # the deload's 2
     ],
