@@ -9,7 +9,7 @@ import pytest
 from serving.vllm_plugin.preload import _Context
 
 
-def report(queue: Queue[dict[str, str]]) -> None:
+def report(queue: "Queue[dict[str, str]]") -> None:
     queue.put(dict(os.environ))
 
 
