@@ -70,7 +70,7 @@ prometheus: $(VENV)/.prometheus ## find Prometheus, or unpack Debian's package i
 
 # Unpacked, not installed: nothing of the machine changes, and no service is started.
 $(VENV)/.prometheus: $(VENV)/.installed
-	@if ! command -v prometheus >/dev/null; then \
+	@if ! command -v prometheus >/dev/null && ! test -x $(VENV)/debian/usr/bin/prometheus; then \
 		mkdir -p $(VENV)/debian && cd $(VENV)/debian && \
 		{ apt-get download -qq prometheus $(PROMETHEUS_PAGES) 2>/dev/null || \
 			{ apt-get update -qq && apt-get download -qq prometheus $(PROMETHEUS_PAGES); } 2>/dev/null; } && \
