@@ -61,7 +61,7 @@ def create_app(
         admission = Admission(settings.max_in_flight, settings.max_queued, telemetry)
         generator = Generator(engine, admission, telemetry)
         readiness = Readiness(engine, settings.probe_interval_seconds, metrics, on_ready)
-        router = routes(engine, generator, admission, readiness, telemetry)
+        router = routes(settings, engine, generator, admission, readiness, telemetry)
         app.router.routes[:0] = router.routes  # ahead of the docs pages: first match wins
         tasks = [asyncio.create_task(work) for work in (readiness.watch(), watch_process(metrics))]
         yield

@@ -24,6 +24,9 @@ from serving.gateway.settings import GatewaySettings
 
 HEALTH_SECONDS = 2
 """Health check timeout; a slower engine counts as hung."""
+BAD_GATEWAY = 502
+DEAD = "EngineCore encountered an issue"
+"""Beginning of vLLM's message when its engine core has died (vllm/v1/engine/exceptions.py)."""
 KEEP_ALIVE_SECONDS = 3
 """Idle connection timeout. Must be well below vLLM's (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), so that no
 request uses a connection that vLLM is closing."""
@@ -73,6 +76,8 @@ class _Completion(msgspec.Struct):
 class _Error(msgspec.Struct):
     message: str
     param: str | None = None
+    code: int | None = None
+    """The HTTP status, which an error within a stream has only here."""
 
 
 class _Failure(msgspec.Struct):
@@ -230,7 +235,7 @@ class VllmEngine:
         try:
             async with self._session.request(method, url, data=data, headers=sent) as response:
                 if response.status >= 400:
-                    raise _refusal(response.status, await response.read())
+                    raise failure(await response.read(), response.status)
                 yield response
         except aiohttp.ConnectionTimeoutError as error:
             raise EngineSilent("the engine does not answer; try again later") from error
@@ -240,12 +245,21 @@ class VllmEngine:
             raise EngineUnavailable("the engine is down; try again later") from error
 
 
-def _refusal(status: int, body: bytes) -> GatewayError:
-    """Convert the engine's error response into a gateway error."""
+def failure(body: bytes, status: int = 0) -> GatewayError:
+    """Convert vLLM's error into a gateway error: EngineRefused if the request is to blame,
+    EngineFault if a live engine failed on it, EngineUnavailable if another attempt may succeed.
+
+    Args:
+        body: vLLM's error as JSON.
+        status: the response's HTTP status; 0 for an error within a stream.
+    """
     try:
         error = msgspec.json.decode(body, type=_Failure).error
     except (msgspec.DecodeError, UnicodeDecodeError):
-        error = _Error(body[:200].decode(errors="replace"))
+        error = _Error(body[:200].decode(errors="replace"), code=BAD_GATEWAY)  # a proxy's
+    status = status or error.code or BAD_GATEWAY
     if status < 500:
         return EngineRefused(status, error.message, error.param)
+    if status == 500 and error.code == 500 and not error.message.startswith(DEAD):
+        return EngineFault(f"the engine failed on this request: {error.message}")
     return EngineUnavailable(f"the engine failed ({status} {error.message}); try again later")

@@ -12,7 +12,7 @@
     │   └── EngineSilent      503  the engine does not accept connections
     ├── EngineTimeout         504
     ├── EngineRefused         4xx  the engine refused a pass-through request
-    ├── EngineFault           502  the engine returned an invalid response
+    ├── EngineFault           502  the engine failed on this request, or its response is invalid
     └── WrongAnswer           502  the answer failed the semantic check
 
 All use OpenAI's error format: {"error": {"message", "type", "param", "code"}}.

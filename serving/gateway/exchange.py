@@ -5,6 +5,7 @@ import random
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from opentelemetry.trace import Span
 from starlette.requests import Request
@@ -18,6 +19,9 @@ _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
 """W3C Trace Context, level 1, section 3.2."""
+DISCARD_BYTES, DISCARD_SECONDS = 2**25, 2.0
+"""How much of a refused body is read. A connection that closes with unread data is reset, and its
+client does not see the response."""
 CLIENT_LEFT = 499
 """Status in metrics and logs if the client disconnected before the response started."""
 
@@ -43,6 +47,8 @@ class Exchange:
         """The error that occurred before or during the response."""
         self.status = CLIENT_LEFT
         """The status sent, or ``CLIENT_LEFT`` until one is sent."""
+        self._has_more = True
+        """Whether more of the body is to be read."""
         self._left = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
 
@@ -71,17 +77,33 @@ class Exchange:
             shown = repr(kind[:80].decode("latin-1")) if kind else "missing"
             raise UnsupportedMediaType(f"content-type is {shown}; send application/json")
         told = self._given.get(b"content-length", b"")
-        length, body, more = int(told) if told.isdigit() else 0, b"", True
-        while more and max(length, len(body)) <= self._max_body_bytes:
-            message = await self._receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
+        length, body = int(told) if told.isdigit() else 0, b""
+        while self._has_more and max(length, len(body)) <= self._max_body_bytes:
+            body += await self._read()
         if max(length, len(body)) > self._max_body_bytes:
             raise BodyTooLarge(f"the body may have at most {self._max_body_bytes} bytes")
         work = asyncio.current_task()
         assert work
         self._watcher = asyncio.create_task(self._watch(work))
         return body
+
+    async def _read(self) -> bytes:
+        """Return the next part of the body."""
+        message = await self._receive()
+        self._has_more = message.get("more_body", False)
+        part: bytes = message.get("body", b"")
+        return part
+
+    async def _discard(self) -> None:
+        """Read what is left of the body, within limits, unless the client waits to be asked for it
+        (RFC 9110, section 10.1.1)."""
+        if b"expect" in self._given:
+            return
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                while self._has_more and size < DISCARD_BYTES:
+                    size += len(await self._read())
 
     async def _watch(self, work: asyncio.Task[object]) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -110,6 +132,7 @@ class Exchange:
 
     async def fail(self, error: GatewayError) -> None:
         """Send ``error`` as the response."""
+        await self._discard()
         headers = [(b"content-type", b"application/json")]
         headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
         await self.send({"type": "http.response.start", "status": error.status, "headers": headers})

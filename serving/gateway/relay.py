@@ -4,19 +4,24 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Any
 
 from fastapi.responses import Response, StreamingResponse
 
 from serving.gateway.admission import Admission
-from serving.gateway.engine import Engine, Upstream
-from serving.gateway.errors import GatewayError, MalformedBody
+from serving.gateway.completions import CompletionRequest, check_cost
+from serving.gateway.engine import Engine, Upstream, failure
+from serving.gateway.errors import GatewayError
 from serving.gateway.exchange import Exchange
 from serving.gateway.metrics import OTHER
 from serving.gateway.readiness import Readiness
+from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
+from serving.gateway.validation import validated
 
 STREAM = "text/event-stream"
+_DATA, _EVENT_END = b"data: ", b"\n\n"
+_ERROR = b'data: {"error"'
+"""Beginning of vLLM's event for an error after the response has started."""
 _USAGE = b'"usage":'
 """Cannot occur inside a JSON string, where quotation marks are escaped."""
 _LONGEST_USAGE = 4096
@@ -27,8 +32,14 @@ class Relay:
     """Proxies completions, with metrics by adapter."""
 
     def __init__(
-        self, engine: Engine, admission: Admission, readiness: Readiness, telemetry: Telemetry
+        self,
+        settings: GatewaySettings,
+        engine: Engine,
+        admission: Admission,
+        readiness: Readiness,
+        telemetry: Telemetry,
     ) -> None:
+        self._settings = settings
         self._engine, self._admission, self._readiness = engine, admission, readiness
         self._telemetry, self._metrics = telemetry, telemetry.metrics
 
@@ -39,8 +50,9 @@ class Relay:
             GatewayError: ClientError, Overloaded, an engine error or EngineRefused.
         """
         body = await exchange.body()
-        model = _parsed(body).get("model")
-        adapter = next((name for name in self._readiness.models if name == model), OTHER)
+        asked = validated(CompletionRequest, body)
+        check_cost(asked, self._settings)
+        adapter = asked.model if asked.model in self._readiness.models else OTHER
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._admission.slot(adapter))
             stack.enter_context(self._telemetry.stage("engine", adapter))
@@ -53,12 +65,16 @@ class Relay:
     async def _chunks(
         self, stack: AsyncExitStack, upstream: Upstream, adapter: str, exchange: Exchange
     ) -> AsyncIterator[bytes]:
-        end, is_first = b"", upstream.content_type == STREAM
+        is_stream = upstream.content_type == STREAM
+        parts = _events(upstream.chunks) if is_stream else upstream.chunks
+        end, is_first = b"", is_stream
         try:
             async with stack:
-                async for chunk in upstream.chunks:
-                    end = (end + chunk)[-_LONGEST_USAGE:]
-                    yield chunk
+                async for part in parts:
+                    if is_stream and part.startswith(_ERROR):
+                        raise failure(part.removeprefix(_DATA))
+                    end = (end + part)[-_LONGEST_USAGE:]
+                    yield part
                     if is_first:
                         seconds = time.perf_counter() - exchange.start
                         self._metrics.first_token_time.labels(adapter).observe(seconds)
@@ -66,9 +82,9 @@ class Relay:
                 self._count(end, adapter)
         except GatewayError as error:
             exchange.error = error
-            if upstream.content_type != STREAM:
+            if not is_stream:
                 raise
-            yield b"data: " + error.bytes() + b"\n\n"
+            yield _DATA + error.bytes() + _EVENT_END
 
     def _count(self, end: bytes, adapter: str) -> None:
         """Count the tokens reported in the last bytes of a response."""
@@ -82,11 +98,12 @@ class Relay:
             self._metrics.tokens.labels(adapter, direction).inc(number)
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise MalformedBody(f"the body is not JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise MalformedBody("the body must be a JSON object with model and prompt")
-    return parsed
+async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Split a stream after each event, wherever the network did."""
+    rest = b""
+    async for chunk in chunks:
+        *events, rest = (rest + chunk).split(_EVENT_END)
+        for event in events:
+            yield event + _EVENT_END
+    if rest:
+        yield rest

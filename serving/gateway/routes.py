@@ -8,10 +8,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.types import Receive, Scope, Send
 
 from serving.gateway.admission import Admission
+from serving.gateway.completions import CompletionRequest
 from serving.gateway.engine import Engine
 from serving.gateway.errors import EngineUnavailable, InvalidRequest
 from serving.gateway.exchange import exchange_of
@@ -20,6 +22,7 @@ from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
 from serving.gateway.readiness import Readiness
 from serving.gateway.relay import Relay
+from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
 from serving.gateway.validation import validated
 from serving.tasks.base import Task
@@ -51,6 +54,7 @@ _ERROR_FIELDS = {
     "param": {"type": ["string", "null"]},
     "code": {"type": "string"},
 }
+REQUESTS: list[type[BaseModel]] = [CompletionRequest, *(task.request for task in TASKS.values())]
 SCHEMAS = {
     "Error": {
         "type": "object",
@@ -66,14 +70,15 @@ SCHEMAS = {
             }
         },
     },
-    **models_json_schema(
-        [(task.request, "validation") for task in TASKS.values()], ref_template=REFERENCE
-    )[1]["$defs"],
+    **models_json_schema([(request, "validation") for request in REQUESTS], ref_template=REFERENCE)[
+        1
+    ]["$defs"],
 }
 """OpenAPI components that FastAPI cannot discover, because ``validated`` parses the bodies."""
 
 
 def routes(
+    settings: GatewaySettings,
     engine: Engine,
     generator: Generator,
     admission: Admission,
@@ -84,7 +89,7 @@ def routes(
     router = APIRouter(route_class=PlainRoute)
     for task in TASKS.values():
         _add_task(router, task, generator)
-    _add_openai(router, engine, Relay(engine, admission, readiness, telemetry))
+    _add_openai(router, engine, Relay(settings, engine, admission, readiness, telemetry))
     _add_operations(router, readiness, telemetry.metrics)
     return router
 
@@ -165,7 +170,7 @@ _COMPLETION_BODY = {
     "required": True,
     "content": {
         "application/json": {
-            "schema": {"type": "object", "required": ["model", "prompt"]},
+            "schema": {"$ref": REFERENCE.format(model=CompletionRequest.__name__)},
             "example": {
                 "model": next(iter(TASKS)),
                 "prompt": "## 질문\n",

@@ -38,6 +38,11 @@ class GatewaySettings(BaseSettings):
     """Maximum concurrent requests to the engine; further requests are queued."""
     max_queued: int = Field(default=1024, ge=0)
     """Queue capacity; further requests are rejected with 429."""
+    max_completion_sequences: int = Field(default=4, ge=1)
+    """Maximum sequences of one ``/v1/completions`` request: its prompts times ``n``."""
+    max_completion_tokens: int = Field(default=2048, ge=1)
+    """Maximum tokens that one ``/v1/completions`` request may generate: its prompts times ``n``
+    times ``max_tokens``."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Maximum request body size."""
     probe_interval_seconds: float = Field(default=1.0, gt=0)

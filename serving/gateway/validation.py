@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from serving.gateway.errors import ClientError, InvalidRequest, MalformedBody
 
+Request = TypeVar("Request", bound=BaseModel)
 _LONGEST = 80
 """Maximum number of characters of client text quoted in an error message."""
 
 
-def validated(request: type[BaseModel], body: bytes) -> BaseModel:
+def validated(request: type[Request], body: bytes) -> Request:
     """Parse ``body`` into a ``request``.
 
     Raises:
@@ -67,6 +68,8 @@ def _allowed(request: type[BaseModel], place: Sequence[str]) -> str:
     kind = words.get(schema.get("type", ""), "as /docs says")
     if "minimum" in schema and "maximum" in schema:
         kind += f" from {schema['minimum']:g} to {schema['maximum']:g}"
+    elif "minimum" in schema:
+        kind += f" of at least {schema['minimum']:g}"
     if "multipleOf" in schema:
         kind += f" in steps of {schema['multipleOf']:g}"
     return f"it must be {kind}"

@@ -208,9 +208,9 @@ def test_the_openai_client_works_unmodified(stack: Stack) -> None:
         with pytest.raises(openai.NotFoundError) as missing:
             client.completions.create(model="nobody", prompt="x")
         assert missing.value.code == "model_not_found"
-        with pytest.raises(openai.BadRequestError) as wrong:
+        with pytest.raises(openai.UnprocessableEntityError) as wrong:
             client.completions.create(model="rate", prompt="x", max_tokens=-1)
-        assert wrong.value.body
+        assert wrong.value.param == "max_tokens"
 
 
 async def test_bad_input_is_refused_and_the_engine_is_not_asked(stack: Stack) -> None:

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from loadtests.service import free_port
-from serving.gateway.engine import Completion, Model, VllmEngine
+from serving.gateway.engine import DEAD, Completion, Model, VllmEngine
 from serving.gateway.errors import (
     EngineFault,
     EngineRefused,
@@ -81,7 +81,10 @@ async def test_a_completion_is_asked_for_greedily_under_the_constraint() -> None
     [
         (answering(503, text="loading"), EngineUnavailable),
         (answering(500, text="<html>"), EngineUnavailable),
-        (answering(500, json={"error": {"message": "died"}}), EngineUnavailable),
+        (answering(500, json={"error": {"message": "this request", "code": 500}}), EngineFault),
+        (answering(500, json={"error": {"message": f"{DEAD}.", "code": 500}}), EngineUnavailable),
+        (answering(500, json={"error": {"message": "a proxy's"}}), EngineUnavailable),
+        (answering(503, json={"error": {"message": "full", "code": 503}}), EngineUnavailable),
         (answering(400, json={"error": {"message": "no"}}), EngineFault),
         (answering(404, json={"error": {"message": "no adapter"}}), EngineFault),
         (answering(200, json={"choices": []}), EngineFault),

@@ -77,14 +77,13 @@ def test_requests_are_counted_by_route_and_status_and_no_user_input_is_a_label(
     client.post(RATE, content=b"x")
     client.get("/secret-path")
     client.request("SECRET", RATE)
-    for model in ('"secret"', '["secret"]', "7", "null"):
-        body = f'{{"model": {model}, "prompt": "secret"}}'
-        client.post("/v1/completions", content=body.encode(), headers=JSON)
+    for fields in ({"model": "secret"}, {"model": ["secret"]}, {"secret": "secret"}):
+        client.post("/v1/completions", content=completion_body(**fields), headers=JSON)
     scrape = Scrape(client)
     for status in ("200", "415", "422"):
         labels = {"route": RATE, "method": "POST", "status": status}
         assert scrape("http_request_duration_seconds_count", **labels) == 1
-    assert scrape("engine_duration_seconds_count", adapter="other") == 4
+    assert scrape("engine_duration_seconds_count", adapter="other") == 1
     assert scrape("tokens_total", adapter="rate", direction="in") == 80
     assert scrape("tokens_total", adapter="rate", direction="out") == 23
     assert scrape("decisions_total", adapter="rate") == 4

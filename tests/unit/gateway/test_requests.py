@@ -14,7 +14,7 @@ from uvicorn.lifespan.on import LifespanOn
 from dataset.coaches.rate import coach_rate
 from loadtests.bench.upstream import ADAPTER_SEED, BASE_SEED, legal
 from serving.gateway.app import create_app
-from serving.gateway.errors import EngineRefused, EngineUnavailable
+from serving.gateway.errors import EngineUnavailable
 from serving.gateway.readiness import MISSED_CHECKS
 from serving.gateway.settings import GatewaySettings
 from serving.tasks.profile import PUBLISHED
@@ -27,7 +27,6 @@ from tests.unit.gateway.fake_engine import (
     ADAPTERS,
     BASE,
     FakeEngine,
-    completion_body,
     factory,
     wait_ready,
 )
@@ -214,61 +213,6 @@ def test_a_busy_engine_that_misses_two_checks_stays_ready(
         wait_for(partial(has_checked, engine.checks + MISSED_CHECKS), 5)
     assert statuses == {200}
     assert len(engine.calls) == asked
-
-
-def test_completions_pass_through_byte_for_byte(client: TestClient, engine: FakeEngine) -> None:
-    body = completion_body(stream=False)
-    response = client.post("/v1/completions", content=body, headers=JSON)
-    assert response.status_code == 200
-    assert response.content == b'{"choices":[]}'
-    assert engine.bodies == [body]
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'"x"', b"[" * 4000])
-def test_completions_that_are_no_object_do_not_reach_the_engine(
-    client: TestClient, engine: FakeEngine, body: bytes
-) -> None:
-    response = client.post("/v1/completions", content=body, headers=JSON)
-    assert response.status_code == 400
-    assert response.json()["error"]["code"] == "invalid_json"
-    assert engine.bodies == []
-
-
-def test_the_engine_s_refusal_leaves_in_the_one_shape(
-    client: TestClient, engine: FakeEngine
-) -> None:
-    wait_ready(client)
-    engine.error = EngineRefused(404, "no such model", "model")
-    response = client.post("/v1/completions", content=completion_body(), headers=JSON)
-    assert response.status_code == 404
-    assert response.json()["error"] == {
-        "message": "no such model",
-        "type": "invalid_request_error",
-        "param": "model",
-        "code": "model_not_found",
-    }
-
-
-def test_a_stream_that_breaks_ends_with_an_error_event(
-    client: TestClient, engine: FakeEngine
-) -> None:
-    engine.content_type, engine.breaks_after = "text/event-stream", 1
-    response = client.post("/v1/completions", content=completion_body(stream=True), headers=JSON)
-    assert response.text.count("data: ") == 1
-    assert '"engine_unavailable"' in response.text
-    counted = "routine_http_request_duration_seconds_count"
-    line = f'{counted}{{method="POST",route="/v1/completions",status="503"}} 1.0'
-    assert line in client.get("/metrics").text
-
-
-def test_an_answer_that_breaks_off_is_counted_as_its_error(
-    client: TestClient, engine: FakeEngine
-) -> None:
-    engine.breaks_after = 1
-    client.post("/v1/completions", content=completion_body(), headers=JSON)
-    counted = "routine_http_request_duration_seconds_count"
-    line = f'{counted}{{method="POST",route="/v1/completions",status="503"}} 1.0'
-    assert line in client.get("/metrics").text
 
 
 def test_a_bug_behind_the_api_page_answers_like_any_other(

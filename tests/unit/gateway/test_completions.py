@@ -1,0 +1,183 @@
+"""``/v1/completions``: what is refused before the engine sees it, and what comes back."""
+
+import asyncio
+import http.client
+import json
+from contextlib import closing
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+
+from loadtests.service import free_port
+from serving.gateway.app import create_app
+from serving.gateway.errors import EngineRefused
+from serving.gateway.settings import GatewaySettings
+from tests.kit.waiting import wait_for
+from tests.unit.gateway.fake_engine import FakeEngine, completion_body, factory, wait_ready
+
+PATH, JSON = "/v1/completions", {"content-type": "application/json"}
+ERROR = {"message": "no legal token is left", "type": "InternalServerError", "param": None}
+STREAM = "text/event-stream"
+
+
+def status_counted(client: TestClient, status: int) -> bool:
+    """Whether one completion was counted with this status."""
+    labels = f'{{method="POST",route="{PATH}",status="{status}"}}'
+    return f"routine_http_request_duration_seconds_count{labels} 1.0" in client.get("/metrics").text
+
+
+def test_completions_pass_through_byte_for_byte(client: TestClient, engine: FakeEngine) -> None:
+    body = completion_body(stream=False, top_k=3)
+    response = client.post(PATH, content=body, headers=JSON)
+    assert response.status_code == 200
+    assert response.content == b'{"choices":[]}'
+    assert engine.bodies == [body]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 4, "max_tokens": 512},
+        {"prompt": ["a", "b", "c", "d"], "max_tokens": 512},
+        {"prompt": list(range(500)), "max_tokens": 2048},
+        {"prompt": [[1, 2], [3]], "n": 2, "max_tokens": 512},
+        {"prompt": [], "max_tokens": 2048},
+        {"max_tokens": None},
+        {"logprobs": 5},
+        {"structured_outputs": {"regex": "a"}, "stop": ["\U0001f3cb"]},
+    ],
+)
+def test_what_the_limits_allow_passes(
+    client: TestClient, engine: FakeEngine, fields: dict[str, Any]
+) -> None:
+    assert client.post(PATH, content=completion_body(**fields), headers=JSON).status_code == 200
+    assert len(engine.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param", "words"),
+    [
+        ({"n": 5}, 422, "n", "prompts times n is 5; it must be at most 4"),
+        ({"prompt": ["a"] * 3, "n": 2}, 422, "n", "is 6; it must be at most 4"),
+        ({"prompt": [[1]] * 5}, 422, "n", "at most 4"),
+        ({"max_tokens": 2049}, 422, "max_tokens", "is 2049; it must be at most 2048"),
+        ({"max_tokens": 1025, "n": 2}, 422, "max_tokens", "is 2050; it must be at most 2048"),
+        ({"max_tokens": None, "n": 2}, 422, "max_tokens", "at most 2048"),
+        ({"max_tokens": -1}, 422, "max_tokens", "an integer of at least 0"),
+        ({"n": 0}, 422, "n", "an integer of at least 1"),
+        ({"n": 10**30}, 422, "n", "at most 4"),
+        ({"logprobs": 6}, 422, "logprobs", "an integer from 0 to 5"),
+        ({"model": None}, 422, "model", "a text"),
+        # vLLM would ignore the first, and the others concern other requests, too.
+        ({"guided_regex": "a"}, 422, "guided_regex", "not a known field"),
+        ({"priority": -5}, 422, "priority", "not a known field"),
+        ({"request_id": "x"}, 422, "request_id", "not a known field"),
+        ({"use_beam_search": True}, 422, "use_beam_search", "not a known field"),
+        ({"prompt_logprobs": 20}, 422, "prompt_logprobs", "not a known field"),
+        ({"stop": "\ud800"}, 400, None, "not JSON"),
+    ],
+)
+def test_what_harms_others_or_means_nothing_is_refused(
+    client: TestClient,
+    engine: FakeEngine,
+    fields: dict[str, Any],
+    status: int,
+    param: str | None,
+    words: str,
+) -> None:
+    response = client.post(PATH, content=completion_body(**fields), headers=JSON)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (status, param)
+    assert words in error["message"]
+    assert engine.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"", 400), (b"{", 400), (b"[" * 4000, 400), (b"[]", 422), (b'"x"', 422)]
+)
+def test_what_is_no_object_does_not_reach_the_engine(
+    client: TestClient, engine: FakeEngine, body: bytes, status: int
+) -> None:
+    assert client.post(PATH, content=body, headers=JSON).status_code == status
+    assert engine.bodies == []
+
+
+def test_the_engine_s_refusal_leaves_in_the_one_shape(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    wait_ready(client)
+    engine.error = EngineRefused(404, "no such model", "model")
+    response = client.post(PATH, content=completion_body(), headers=JSON)
+    assert response.status_code == 404
+    assert response.json()["error"] == {
+        "message": "no such model",
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        ({**ERROR, "code": 500}, 502, "engine_fault"),
+        ({**ERROR, "code": 400}, 400, "invalid_value"),
+        ({**ERROR, "code": 503}, 503, "engine_unavailable"),
+        ({"message": "of another shape", "code": "x"}, 503, "engine_unavailable"),
+    ],
+)
+def test_an_error_within_a_stream_is_rewritten_and_counted(
+    client: TestClient,
+    engine: FakeEngine,
+    error: dict[str, Any],
+    status: int,
+    code: str,
+    size: int,
+) -> None:
+    """Wherever the network cuts the stream."""
+    text = {"choices": [{"text": '{"error"'}]}
+    events = [f"data: {json.dumps(one)}\n\n" for one in (text, {"error": error})]
+    whole = "".join([*events, "data: [DONE]\n\n"]).encode()
+    engine.content_type = STREAM
+    engine.chunks = [whole[at : at + size] for at in range(0, len(whole), size)]
+    response = client.post(PATH, content=completion_body(stream=True), headers=JSON)
+    first, last = response.text.removesuffix("\n\n").split("\n\n")
+    assert f"{first}\n\n" == events[0]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == code
+    assert status_counted(client, status)
+
+
+@pytest.mark.parametrize("content_type", [STREAM, "application/json"])
+def test_an_answer_that_breaks_off_is_counted_as_its_error(
+    client: TestClient, engine: FakeEngine, content_type: str
+) -> None:
+    engine.content_type, engine.breaks_after = content_type, 1
+    response = client.post(PATH, content=completion_body(), headers=JSON)
+    assert ('"engine_unavailable"' in response.text) == (content_type == STREAM)
+    assert status_counted(client, 503)
+
+
+@pytest.mark.parametrize("size", [10_000, 10_000_000])
+@pytest.mark.parametrize("path", [PATH, "/nowhere"])
+async def test_a_refusal_reaches_a_client_that_sends_its_whole_body_first(
+    settings: GatewaySettings, path: str, size: int
+) -> None:
+    """A connection that is closed with unread data is reset."""
+    port = free_port()
+    app = create_app(settings, factory(FakeEngine()))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, http="httptools", log_config=None))
+    serving = asyncio.create_task(server.serve())
+    await asyncio.to_thread(wait_for, lambda: server.started)
+
+    def ask() -> int:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            connection.request("POST", path, b" " * size, {**JSON, "connection": "close"})
+            with connection.getresponse() as response:
+                return response.status
+
+    assert await asyncio.to_thread(ask) == (413 if path == PATH else 404)
+    server.should_exit = True
+    await serving
