@@ -88,7 +88,7 @@ def rows(task: Task[Any], split: str, count: int, seed: int, form: bool = False)
 
 
 def validate_row(row: Row, is_coached: bool) -> dict[str, Any]:
-    """Check one row, as written, against the contract and, if labelled, against the coach.
+    """Check one row, as written, against its task and, if labelled, against the coach.
 
     Returns:
         The decided values in the row's completion.

@@ -1,7 +1,7 @@
 """Convert dataset rows to token ids, labels and loss weights.
 
 A row's text is tokenized in one piece, exactly as the engine tokenizes it. Loss weights are derived
-from character positions: the contract defines which characters of a completion are decisions.
+from character positions: the output defines which characters of a completion are decisions.
 """
 
 from collections.abc import Mapping, Sequence

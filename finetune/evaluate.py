@@ -17,7 +17,7 @@ from typing import Any
 from openai import AsyncOpenAI
 from tqdm.asyncio import tqdm
 
-from loadtests.service import free_port, served
+from loadtests.service import NotServed, free_port, served
 from serving.language.fields import OutputError
 from serving.lock import Lock, LockError, Scores
 from serving.tasks.registry import TASKS
@@ -119,7 +119,7 @@ def main() -> None:
             served(command, f"{url}/health", Path(log.name), environment),
         ):
             scores = asyncio.run(evaluate(url, lock, arguments.test_sets, arguments.requests))
-    except (LockError, RuntimeError) as error:
+    except (EvaluationError, LockError, NotServed) as error:
         sys.exit(f"evaluate: {error}")
     if arguments.scores:
         found = {name: result.model_dump() for name, result in scores.items()}

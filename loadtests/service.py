@@ -17,6 +17,10 @@ READY_SECONDS = 600
 STOP_SECONDS = 30
 
 
+class NotServed(RuntimeError):
+    """A server exited or timed out before it was ready; the message has the end of its log."""
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -37,13 +41,13 @@ def wait_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> float:
     """Wait until ``url`` returns 200; return the seconds waited.
 
     Raises:
-        RuntimeError: ``process`` exited or timed out; the message contains the end of ``log``.
+        NotServed: ``process`` exited or timed out.
     """
     start = time.monotonic()
     while True:
         waited = time.monotonic() - start
         if process.poll() is not None or waited > READY_SECONDS:
-            raise RuntimeError(f"{url} does not answer:\n{log.read_text()[-5000:]}")
+            raise NotServed(f"{url} does not answer:\n{log.read_text()[-5000:]}")
         try:
             urllib.request.urlopen(url, timeout=2).close()
             return waited

@@ -1,7 +1,6 @@
 """Application factory: builds the FastAPI application from settings."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -30,8 +29,6 @@ DESCRIPTION = """리프터의 프로필을 보내면 5/3/1 훈련 계획을 돌�
 모델이 정하는 것은 진행표의 네 가지 비율(`rate`)과 보조 운동(`month`)뿐이고, 나머지는 스키마와
 계산이 정합니다. 그래서 답은 스스로 모순될 수 없습니다. 오류는 모두 OpenAI의 오류 형식입니다."""
 
-log = logging.getLogger(__name__)
-
 EngineFactory = Callable[[GatewaySettings], Engine]
 
 
@@ -51,9 +48,9 @@ def create_app(
     """
     metrics = Metrics()
     telemetry = Telemetry(metrics, traces)
-    # Built now and not in the first request: importing Outlines takes a second.
-    constraints = [output.decided_regex for task in TASKS.values() for output in task.outputs()]
-    log.debug("%d constraints", len(constraints))
+    for task in TASKS.values():
+        for output in task.outputs():
+            output.decided_regex  # noqa: B018 (build it now: importing Outlines takes a second)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

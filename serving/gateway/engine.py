@@ -231,7 +231,10 @@ class VllmEngine:
         self, method: str, path: str, data: bytes | None, headers: Mapping[str, str] | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request; convert aiohttp's errors and the engine's into gateway errors."""
-        url, sent = self._url + path, {**(headers or {}), "content-type": "application/json"}
+        sent = dict(headers or {})
+        if data is not None:
+            sent["content-type"] = "application/json"
+        url = self._url + path
         try:
             async with self._session.request(method, url, data=data, headers=sent) as response:
                 if response.status >= 400:

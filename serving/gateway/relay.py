@@ -1,4 +1,5 @@
-"""``/v1/completions``: pass-through proxy to the engine, without changes in either direction."""
+"""``/v1/completions``: proxy to the engine. Requests are checked and forwarded unchanged; responses
+are too, except that errors get the common format."""
 
 import json
 import time

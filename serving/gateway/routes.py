@@ -55,6 +55,9 @@ _ERROR_FIELDS = {
     "code": {"type": "string"},
 }
 REQUESTS: list[type[BaseModel]] = [CompletionRequest, *(task.request for task in TASKS.values())]
+_, _requests = models_json_schema(
+    [(request, "validation") for request in REQUESTS], ref_template=REFERENCE
+)
 SCHEMAS = {
     "Error": {
         "type": "object",
@@ -70,9 +73,7 @@ SCHEMAS = {
             }
         },
     },
-    **models_json_schema([(request, "validation") for request in REQUESTS], ref_template=REFERENCE)[
-        1
-    ]["$defs"],
+    **_requests["$defs"],
 }
 """OpenAPI components that FastAPI cannot discover, because ``validated`` parses the bodies."""
 
