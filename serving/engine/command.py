@@ -54,7 +54,8 @@ def arguments(
         # One more slot than adapters. On CPU, vLLM 0.32 applies the last slot's weights to requests
         # without an adapter; an empty slot's are zero (vllm/lora/ops/torch_ops/lora_ops.py).
         "--max-loras": len(modules) + 1,
-        "--structured-outputs-config.backend": "outlines",
+        "--structured-outputs-config.backend": "guidance",
+        "--scheduling-policy": "priority",
         "--generation-config": "vllm",
     }
     if settings.engine_drafter == "on":

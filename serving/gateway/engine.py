@@ -25,6 +25,8 @@ from serving.gateway.settings import GatewaySettings
 HEALTH_SECONDS = 2
 """Health check timeout; a slower engine counts as hung."""
 BAD_GATEWAY = 502
+TASK_PRIORITY = -1
+"""The engine's lower numbers go first; what is passed through has 0."""
 DEAD = "EngineCore encountered an issue"
 """Beginning of vLLM's message when its engine core has died (vllm/v1/engine/exceptions.py)."""
 KEEP_ALIVE_SECONDS = 3
@@ -192,6 +194,7 @@ class VllmEngine:
             "prompt": prompt,
             "max_tokens": max_tokens,
             "temperature": 0,
+            "priority": TASK_PRIORITY,
         }
         if regex is not None:
             body["structured_outputs"] = {"regex": regex}

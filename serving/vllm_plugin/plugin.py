@@ -1,7 +1,7 @@
 """vLLM plugin that changes vLLM's processes (entry point group ``vllm.general_plugins``).
 
-On CPU, with the tested vLLM version only, it applies ``patches.lora``, ``patches.batch`` and
-``patches.sampling``.
+With the tested vLLM version only, it applies ``patches.constraints`` and, on CPU, ``patches.lora``,
+``patches.batch`` and ``patches.sampling``.
 
 vLLM runs its engine core and workers as children of the API server. If the API server is killed
 (out of memory, SIGKILL), vLLM 0.32 leaves them running. They hold the model's memory and the output
@@ -25,7 +25,22 @@ def register() -> None:
     """Apply the changes. vLLM calls this in each of its processes, possibly more than once."""
     atexit.register(remove_folder)
     die_with_parent()
-    _change_cpu()
+    import vllm
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        _allow_amx()
+    if vllm.__version__ != TESTED_VLLM:
+        log.warning(
+            "vLLM is %s, not %s: callers' constraints are not limited, and LoRA, batches and "
+            "sampling on CPU are left as they are",
+            vllm.__version__,
+            TESTED_VLLM,
+        )
+        return
+    _limit_constraints()
+    if current_platform.is_cpu():
+        _change_cpu()
 
 
 def _allow_amx() -> None:
@@ -38,20 +53,24 @@ def _allow_amx() -> None:
         torch.cpu._init_amx()
 
 
+def _limit_constraints() -> None:
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.structured_output import StructuredOutputManager, backend_guidance
+
+    from serving.vllm_plugin.patches import constraints
+
+    for place, name in (
+        (backend_guidance.GuidanceBackend, "compile_grammar"),
+        (backend_guidance, "validate_guidance_grammar"),
+        (StructuredOutputManager, "grammar_init"),
+        (AsyncLLM, "add_request"),
+    ):
+        setattr(place, name, getattr(constraints, name))
+
+
 def _change_cpu() -> None:
-    import vllm
     from vllm.platforms import current_platform
 
-    if not current_platform.is_cpu():
-        return
-    _allow_amx()
-    if vllm.__version__ != TESTED_VLLM:
-        log.warning(
-            "vLLM is %s; LoRA, batches and sampling on CPU are left as they are (%s is patched)",
-            vllm.__version__,
-            TESTED_VLLM,
-        )
-        return
     platform = type(current_platform)
     setattr(platform, "get_punica_wrapper", classmethod(lambda _: LORA_WRAPPER))  # noqa: B010
 

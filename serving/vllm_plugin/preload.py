@@ -22,7 +22,9 @@ MODULES = [
     "vllm.v1.engine.core",
     "vllm.v1.worker.cpu_worker",
     "vllm.model_executor.models.transformers",
-    "vllm.v1.structured_output.backend_outlines",
+    "serving.vllm_plugin.patches.constraints",
+    "llguidance.hf",
+    "llguidance.torch",
     "serving.vllm_plugin.fork_origin",
 ]
 """Modules an engine core imports before it is ready; missing ones are skipped."""

@@ -235,7 +235,7 @@ def test_the_command_line_names_base_adapters_and_backend() -> None:
     assert sorted(command[first : first + len(adapters)]) == sorted(adapters)
     assert options["--max-lora-rank"] == "16"
     assert int(options["--max-loras"]) == len(lock.adapters) + 1
-    assert options["--structured-outputs-config.backend"] == "outlines"
+    assert options["--structured-outputs-config.backend"] == "guidance"
     assert options["--served-model-name"] == "demo"
     assert options["--dtype"] == "float32"
     assert "--gpu-memory-utilization" not in command

@@ -71,6 +71,7 @@ async def test_a_completion_is_asked_for_greedily_under_the_constraint() -> None
         "prompt": "x",
         "max_tokens": 5,
         "temperature": 0,
+        "priority": -1,
         "structured_outputs": {"regex": "4."},
         "id": "abc",
     }
