@@ -9,6 +9,7 @@ import uvicorn
 from serving.gateway import logs
 from serving.gateway.app import create_app
 from serving.gateway.process import settle
+from serving.gateway.server import Drain, Server
 from serving.gateway.settings import GatewaySettings
 from serving.process import StartError, check_port, load
 from serving.tracing import trace_target
@@ -23,8 +24,9 @@ def main() -> None:
         sys.exit(f"gateway: {error}")
     logs.set_up(settings.log_level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the gateway logs "ready" itself
-    uvicorn.run(
-        create_app(settings, on_ready=settle, traces=traces),
+    drain = Drain()
+    config = uvicorn.Config(
+        create_app(settings, on_ready=settle, traces=traces, drain=drain),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -33,7 +35,9 @@ def main() -> None:
         proxy_headers=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         log_config=None,
+        timeout_graceful_shutdown=1,  # what was to be waited for has been
     )
+    Server(config, drain, settings).run()
 
 
 if __name__ == "__main__":

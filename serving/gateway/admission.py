@@ -1,61 +1,158 @@
-"""Admission control: limits concurrent and queued requests, and rejects the rest."""
+"""Admission control: who is at the engine, who waits, and who is refused at once.
+
+A request waits only if it can be answered in time: its expected wait follows from the requests
+before it in its flow and the rate at which they leave (Little's law).
+"""
 
 import asyncio
+import math
+import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
-from serving.gateway.errors import Overloaded
+from serving.gateway.deadline import TIMEOUT, Deadline
+from serving.gateway.errors import InvalidRequest, Overloaded
+from serving.gateway.fairness import FairQueue
+from serving.gateway.limit import Limit
 from serving.gateway.telemetry import Telemetry
+
+LEAST_COST = 1e-3
+"""Seconds that a request of unknown cost counts in its turn."""
+SPREAD = 0.5
+"""Random share added to Retry-After, so that those who were refused do not come back at once."""
+
+
+@dataclass(eq=False)
+class _Waiter:
+    weight: int
+    admitted: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class Admission:
-    """A bounded FIFO queue in front of the engine.
+    """A share of the engine and the fair queue in front of it.
 
     Args:
-        max_in_flight: maximum concurrent requests to the engine.
-        max_queued: queue capacity, in requests.
+        pool: name of the share, as a metric label.
+        limit: how much may be at the engine at once.
+        max_queue_seconds: longest expected wait; requests that would wait longer are refused.
         telemetry: receives queue metrics.
     """
 
-    def __init__(self, max_in_flight: int, max_queued: int, telemetry: Telemetry) -> None:
-        self._slots = asyncio.Semaphore(max_in_flight)
-        self._max_queued, self._queued = max_queued, 0
-        self._telemetry, self._metrics = telemetry, telemetry.metrics
-        self._metrics.in_flight_limit.set(max_in_flight)
-        self._metrics.queue_limit.set(max_queued)
+    def __init__(
+        self, pool: str, limit: Limit, max_queue_seconds: float, telemetry: Telemetry
+    ) -> None:
+        self._limit, self._max_queue_seconds = limit, max_queue_seconds
+        self._queue: FairQueue[_Waiter] = FairQueue()
+        self._taken = 0
+        self._telemetry, metrics = telemetry, telemetry.metrics
+        self._admissions = metrics.admissions
+        self._queued = metrics.queued.labels(pool)
+        self._wait, self._in_flight = (
+            metrics.queue_wait.labels(pool),
+            metrics.in_flight.labels(pool),
+        )
+        self._in_flight_limit = metrics.in_flight_limit.labels(pool)
+        metrics.queue_wait_limit.labels(pool).set(max_queue_seconds)
+        self._publish()
 
     @asynccontextmanager
-    async def slot(self, adapter: str) -> AsyncIterator[None]:
-        """Wait for an engine slot and hold it.
+    async def slot(self, flow: str, deadline: Deadline, weight: int = 1) -> AsyncIterator[None]:
+        """Wait for a place at the engine and hold it.
 
         Args:
-            adapter: the requested adapter, as a metric label.
+            flow: whose turn it is, the requested adapter; a metric label.
+            deadline: of the request.
+            weight: sequences it generates.
 
         Raises:
-            Overloaded: on entry, if the queue is full.
+            Overloaded: on entry, if it cannot be answered in time.
+            InvalidRequest: on entry, if the caller's deadline can never be met.
         """
-        await self._acquire(adapter)
-        self._metrics.in_flight.inc()
+        await self._enter(flow, deadline, weight)
+        start = time.perf_counter()
         try:
             yield
+            seconds = time.perf_counter() - start
+            self._limit.observe(flow, seconds, is_full=self._taken + 1 > self._limit.value)
         finally:
-            self._metrics.in_flight.dec()
-            self._slots.release()
+            self._leave(weight)
 
-    async def _acquire(self, adapter: str) -> None:
-        count = self._metrics.admissions
-        if self._slots.locked() and self._queued >= self._max_queued:
-            count.labels(adapter, "rejected").inc()
-            raise Overloaded(f"the queue is full ({self._queued} requests); try again later")
-        self._queued += 1
-        self._metrics.queued.set(self._queued)
+    async def _enter(self, flow: str, deadline: Deadline, weight: int) -> None:
+        self._refuse_late(flow, deadline)
+        waiter = _Waiter(weight)
+        self._queue.push(flow, waiter, weight * max(self._limit.mean(flow), LEAST_COST))
+        self._admit()
+        outcome = "cancelled"
         try:
-            with self._telemetry.stage("queue", adapter):
-                await self._slots.acquire()
-        except asyncio.CancelledError:
-            count.labels(adapter, "cancelled").inc()
-            raise
+            with self._telemetry.stage("queue", flow):
+                async with asyncio.timeout_at(deadline.at):
+                    await waiter.admitted
+            outcome = "admitted"
+        except TimeoutError as error:
+            outcome = "rejected"
+            raise self._overloaded(self._expected_wait(flow)) from error
         finally:
-            self._queued -= 1
-            self._metrics.queued.set(self._queued)
-        count.labels(adapter, "admitted").inc()
+            self._admissions.labels(flow, outcome).inc()
+            if outcome != "admitted":
+                if waiter.admitted.done() and not waiter.admitted.cancelled():
+                    self._leave(weight)  # admitted at the moment it left
+                else:
+                    self._queue.discard(flow, waiter)
+                    self._admit()
+
+    def _refuse_late(self, flow: str, deadline: Deadline) -> None:
+        """Raise unless a request that comes now is expected to be answered in time."""
+        remaining = deadline.remaining()
+        if deadline.is_callers and self._limit.least(flow) > remaining:
+            least = math.ceil(self._limit.least(flow) * 1000)
+            raise InvalidRequest(
+                f"{TIMEOUT} leaves {max(0, remaining * 1000):.0f} ms; an answer takes at least "
+                f"{least} ms",
+                TIMEOUT,
+            )
+        wait = self._expected_wait(flow)
+        late = max(wait - self._max_queue_seconds, wait + self._limit.mean(flow) - remaining)
+        if wait and late > 0:
+            self._admissions.labels(flow, "rejected").inc()
+            raise self._overloaded(late)
+
+    def _expected_wait(self, flow: str) -> float:
+        """Return the seconds that a request of ``flow`` that comes now would wait."""
+        if not len(self._queue) and self._taken < self._limit.value:
+            return 0.0
+        flows = len(self._queue.flows | {flow})
+        before = self._queue.waiting(flow) + 1
+        return before * flows * self._limit.mean(flow) / self._limit.value
+
+    def _overloaded(self, late: float) -> Overloaded:
+        seconds = math.ceil(late * (1 + random.uniform(0, SPREAD)))
+        return Overloaded(
+            f"{len(self._queue)} requests are waiting; try again in {seconds} s", max(1, seconds)
+        )
+
+    def _admit(self) -> None:
+        """Let in those whose turn it is, as long as there is room."""
+        while len(self._queue):
+            waiter = self._queue.head()
+            if not waiter.admitted.done():  # it is still there
+                if self._taken and self._taken + waiter.weight > self._limit.value:
+                    break
+                self._taken += waiter.weight
+                waiter.admitted.set_result(None)
+            self._queue.pop()
+        self._publish()
+
+    def _leave(self, weight: int) -> None:
+        self._taken -= weight
+        self._admit()
+
+    def _publish(self) -> None:
+        self._queued.set(len(self._queue))
+        self._in_flight.set(self._taken)
+        self._in_flight_limit.set(self._limit.value)
+        waits = map(self._expected_wait, self._queue.flows)
+        self._wait.set(max(waits, default=0.0))

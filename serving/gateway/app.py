@@ -14,11 +14,14 @@ from serving.gateway.admission import Admission
 from serving.gateway.engine import Engine, VllmEngine
 from serving.gateway.errors import RouteError
 from serving.gateway.generate import Generator
-from serving.gateway.metrics import Metrics
+from serving.gateway.limit import AdaptiveLimit, Limit
+from serving.gateway.metrics import COMPLETION_POOL, TASK_POOL, Metrics
 from serving.gateway.middleware import RequestMiddleware
 from serving.gateway.process import watch_process
 from serving.gateway.readiness import Readiness
+from serving.gateway.relay import Relay
 from serving.gateway.routes import SCHEMAS, routes
+from serving.gateway.server import Drain
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
 from serving.tasks.registry import TASKS
@@ -37,6 +40,7 @@ def create_app(
     engine_factory: EngineFactory = VllmEngine,
     on_ready: Callable[[], None] = lambda: None,
     traces: TraceTarget | None = None,
+    drain: Drain | None = None,
 ) -> FastAPI:
     """Create the application.
 
@@ -45,8 +49,9 @@ def create_app(
         engine_factory: creates the engine client; called inside the running event loop.
         on_ready: called each time the service becomes ready.
         traces: trace export target; None disables tracing.
+        drain: set by the server when it stops.
     """
-    metrics = Metrics()
+    metrics, drain = Metrics(), drain or Drain()
     telemetry = Telemetry(metrics, traces)
     for task in TASKS.values():
         for output in task.outputs():
@@ -55,16 +60,23 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = engine_factory(settings)
-        admission = Admission(settings.max_in_flight, settings.max_queued, telemetry)
-        generator = Generator(engine, admission, telemetry)
-        readiness = Readiness(engine, settings.probe_interval_seconds, metrics, on_ready)
-        router = routes(settings, engine, generator, admission, readiness, telemetry)
+        readiness = Readiness(engine, settings, drain, metrics, on_ready)
+        tasks, completions = (
+            Admission(pool, limit, settings.max_queue_seconds, telemetry)
+            for pool, limit in (
+                (TASK_POOL, AdaptiveLimit(settings.max_in_flight)),
+                (COMPLETION_POOL, Limit(settings.max_completions_in_flight)),
+            )
+        )
+        generator = Generator(engine, tasks, readiness, telemetry)
+        relay = Relay(settings, engine, completions, readiness, telemetry)
+        router = routes(settings, engine, generator, relay, readiness, metrics)
         app.router.routes[:0] = router.routes  # ahead of the docs pages: first match wins
-        tasks = [asyncio.create_task(work) for work in (readiness.watch(), watch_process(metrics))]
+        watches = [asyncio.create_task(w) for w in (readiness.watch(), watch_process(metrics))]
         yield
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for watch in watches:
+            watch.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
         await engine.close()
         await telemetry.close()
 
@@ -72,7 +84,10 @@ def create_app(
         title="5/3/1 루틴 생성", description=DESCRIPTION, version="1", lifespan=lifespan
     )
     app.add_middleware(
-        RequestMiddleware, telemetry=telemetry, max_body_bytes=settings.max_body_bytes
+        RequestMiddleware,
+        telemetry=telemetry,
+        max_body_bytes=settings.max_body_bytes,
+        drain=drain,
     )
     app.add_exception_handler(HTTPException, _no_route)
     _describe(app)

@@ -46,7 +46,7 @@ CompletionRequest: type[_Checked] = create_model(
 def sequences(request: _Checked) -> int:
     """Return how many sequences ``request`` generates: its prompts times ``n``."""
     prompt = request.prompt
-    is_several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    is_several = isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int))
     return request.n * (len(prompt) if is_several else 1)
 
 
@@ -57,8 +57,8 @@ def check_cost(request: _Checked, settings: GatewaySettings) -> None:
         InvalidRequest: it may generate more tokens or sequences than a request is allowed to.
     """
     number, most = sequences(request), settings.max_completion_sequences
-    if number > most:
-        raise InvalidRequest(f"prompts times n is {number}; it must be at most {most}", "n")
+    if not 0 < number <= most:
+        raise InvalidRequest(f"prompts times n is {number}; it must be from 1 to {most}", "n")
     most = settings.max_completion_tokens
     tokens = number * (most if request.max_tokens is None else request.max_tokens)
     if tokens > most:

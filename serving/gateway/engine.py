@@ -3,7 +3,6 @@
 Depends on vLLM's OpenAI-compatible API, but not on tasks.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -12,18 +11,20 @@ from typing import Annotated, Any, Protocol
 import aiohttp
 import msgspec
 
+from serving.gateway.deadline import Deadline
 from serving.gateway.errors import (
     EngineFault,
     EngineRefused,
     EngineSilent,
-    EngineTimeout,
     EngineUnavailable,
     GatewayError,
 )
 from serving.gateway.settings import GatewaySettings
 
 HEALTH_SECONDS = 2
-"""Health check timeout; a slower engine counts as hung."""
+"""Timeout of health checks and the like; a slower API server counts as hung."""
+STEPS = b"vllm:iteration_tokens_total_count"
+"""Metric with the number of the engine core's steps, one line a core."""
 BAD_GATEWAY = 502
 TASK_PRIORITY = -1
 """The engine's lower numbers go first; what is passed through has 0."""
@@ -111,6 +112,14 @@ class Engine(Protocol):
         """Return whether the engine passes its health check."""
         ...
 
+    async def steps(self) -> float:
+        """Return the number of steps that the engine's cores have made.
+
+        Raises:
+            GatewayError: EngineUnavailable, EngineTimeout or EngineFault.
+        """
+        ...
+
     async def complete(
         self,
         model: str,
@@ -118,6 +127,7 @@ class Engine(Protocol):
         max_tokens: int,
         regex: str | None,
         headers: Mapping[str, str],
+        deadline: Deadline,
     ) -> Completion:
         """Generate a completion with greedy decoding.
 
@@ -127,20 +137,21 @@ class Engine(Protocol):
             max_tokens: maximum number of generated tokens.
             regex: constraint on the generated text; None for unconstrained generation.
             headers: forwarded to the engine (request id, trace).
+            deadline: once it has passed, the request is taken from the engine.
 
         Raises:
-            GatewayError: EngineUnavailable, EngineTimeout or EngineFault.
+            GatewayError: EngineUnavailable, EngineTimeout, DeadlineExceeded or EngineFault.
         """
         ...
 
     def completions(
-        self, body: bytes, headers: Mapping[str, str]
+        self, body: bytes, headers: Mapping[str, str], deadline: Deadline
     ) -> AbstractAsyncContextManager[Upstream]:
         """Forward a ``/v1/completions`` request unchanged.
 
         Raises:
             GatewayError: on entry, an engine error or EngineRefused; while reading chunks,
-                EngineUnavailable or EngineTimeout.
+                EngineUnavailable, EngineTimeout or DeadlineExceeded.
         """
         ...
 
@@ -154,20 +165,15 @@ class VllmEngine:
     loop."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        self._url = settings.engine
+        self._url, self._connect_seconds = settings.engine, settings.connect_timeout_seconds
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=["accept", "accept-encoding", "user-agent"],
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                sock_connect=settings.connect_timeout_seconds,
-                sock_read=settings.engine_timeout_seconds,
-            ),
         )
 
     async def models(self) -> list[Model]:
-        body = await self._fetch("GET", "/v1/models")
+        body = await self._fetch("GET", "/v1/models", Deadline.after(HEALTH_SECONDS))
         try:
             return msgspec.json.decode(body, type=_Models).data
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -175,11 +181,18 @@ class VllmEngine:
 
     async def healthy(self) -> bool:
         try:
-            async with asyncio.timeout(HEALTH_SECONDS):
-                await self._fetch("GET", "/health")
-        except (GatewayError, TimeoutError):
+            await self._fetch("GET", "/health", Deadline.after(HEALTH_SECONDS))
+        except GatewayError:
             return False
         return True
+
+    async def steps(self) -> float:
+        text = await self._fetch("GET", "/metrics", Deadline.after(HEALTH_SECONDS))
+        lines = (line for line in text.splitlines() if line.startswith(STEPS))
+        try:
+            return sum(float(line.rpartition(b" ")[2]) for line in lines)
+        except ValueError as error:
+            raise EngineFault(f"the engine's metrics cannot be read: {error}") from error
 
     async def complete(
         self,
@@ -188,6 +201,7 @@ class VllmEngine:
         max_tokens: int,
         regex: str | None,
         headers: Mapping[str, str],
+        deadline: Deadline,
     ) -> Completion:
         body: dict[str, Any] = {
             "model": model,
@@ -200,7 +214,7 @@ class VllmEngine:
             body["structured_outputs"] = {"regex": regex}
         data = msgspec.json.encode(body)
         try:
-            written = await self._fetch("POST", "/v1/completions", data, headers)
+            written = await self._fetch("POST", "/v1/completions", deadline, data, headers)
             answer = msgspec.json.decode(written, type=_Completion)
         except EngineRefused as error:
             # The gateway built this request itself, so a refusal is a deployment error.
@@ -211,8 +225,10 @@ class VllmEngine:
         return Completion(answer.choices[0].text, usage.prompt_tokens, usage.completion_tokens)
 
     @asynccontextmanager
-    async def completions(self, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Upstream]:
-        async with self._ask("POST", "/v1/completions", body, headers) as response:
+    async def completions(
+        self, body: bytes, headers: Mapping[str, str], deadline: Deadline
+    ) -> AsyncIterator[Upstream]:
+        async with self._ask("POST", "/v1/completions", deadline, body, headers) as response:
             yield Upstream(response.content_type, response.content.iter_any())
 
     async def close(self) -> None:
@@ -222,31 +238,44 @@ class VllmEngine:
         self,
         method: str,
         path: str,
+        deadline: Deadline,
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """Return the full response body."""
-        async with self._ask(method, path, data, headers) as response:
+        async with self._ask(method, path, deadline, data, headers) as response:
             return await response.read()
 
     @asynccontextmanager
     async def _ask(
-        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str] | None
+        self,
+        method: str,
+        path: str,
+        deadline: Deadline,
+        data: bytes | None,
+        headers: Mapping[str, str] | None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request; convert aiohttp's errors and the engine's into gateway errors."""
         sent = dict(headers or {})
         if data is not None:
             sent["content-type"] = "application/json"
-        url = self._url + path
+        url, remaining = self._url + path, deadline.remaining()
+        if remaining <= 0:  # aiohttp takes 0 for no timeout
+            raise deadline.passed()
+        timeout = aiohttp.ClientTimeout(
+            total=remaining, sock_connect=self._connect_seconds, ceil_threshold=remaining
+        )
         try:
-            async with self._session.request(method, url, data=data, headers=sent) as response:
+            async with self._session.request(
+                method, url, data=data, headers=sent, timeout=timeout
+            ) as response:
                 if response.status >= 400:
                     raise failure(await response.read(), response.status)
                 yield response
         except aiohttp.ConnectionTimeoutError as error:
             raise EngineSilent("the engine does not answer; try again later") from error
         except TimeoutError as error:
-            raise EngineTimeout("the engine took too long; try again later") from error
+            raise deadline.passed() from error
         except aiohttp.ClientError as error:
             raise EngineUnavailable("the engine is down; try again later") from error
 

@@ -7,10 +7,12 @@
     ├── NotAcceptable         406  no supported answer format matches Accept
     ├── BodyTooLarge          413
     ├── RouteError            404, 405
-    ├── Overloaded            429  the queue is full
+    ├── Overloaded            429  it cannot be answered in time: others wait
+    ├── Stopping              503  this gateway is stopping
     ├── EngineUnavailable     503  the engine is down or not ready
     │   └── EngineSilent      503  the engine does not accept connections
     ├── EngineTimeout         504
+    ├── DeadlineExceeded      504  the caller's own deadline passed
     ├── EngineRefused         4xx  the engine refused a pass-through request
     ├── EngineFault           502  the engine failed on this request, or its response is invalid
     └── WrongAnswer           502  the answer failed the semantic check
@@ -22,6 +24,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+CLIENT_LEFT = 499
+"""Status in metrics and logs if the client disconnected before the response started."""
+
 
 class GatewayError(Exception):
     """An error with an HTTP status. Each class defines whether a retry can help."""
@@ -29,7 +34,9 @@ class GatewayError(Exception):
     status: int = 500
     type: ClassVar[str] = "server_error"
     code: str = "internal_error"
-    retry_after_seconds: ClassVar[int | None] = None
+    counted_status: int | None = None
+    """Status in metrics and logs, if not ``status``."""
+    retry_after_seconds: int | None = None
     """Set if the same request can succeed later."""
     engine_error: ClassVar[str | None] = None
     """The ``kind`` label in metrics if the engine caused the error, else None."""
@@ -98,7 +105,15 @@ class RouteError(ClientError):
 
 
 class Overloaded(GatewayError):
-    status, type, code = 429, "rate_limit_error", "queue_full"
+    status, type, code = 429, "rate_limit_error", "overloaded"
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Stopping(GatewayError):
+    status, type, code = 503, "service_unavailable", "stopping"
     retry_after_seconds = 1
 
 
@@ -116,6 +131,13 @@ class EngineTimeout(GatewayError):
     status, type, code = 504, "timeout_error", "engine_timeout"
     retry_after_seconds = 2
     engine_error = "timeout"
+
+
+class DeadlineExceeded(GatewayError):
+    """Counted as if the client had left: nobody else is to blame."""
+
+    status, type, code = 504, "timeout_error", "deadline_exceeded"
+    counted_status = CLIENT_LEFT
 
 
 class EngineRefused(ClientError):

@@ -11,9 +11,18 @@ from opentelemetry.trace import Span
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from serving.gateway.errors import BodyTooLarge, GatewayError, UnsupportedMediaType
+from serving.gateway.deadline import TIMEOUT, Deadline
+from serving.gateway.errors import (
+    CLIENT_LEFT,
+    BodyTooLarge,
+    GatewayError,
+    InvalidRequest,
+    UnsupportedMediaType,
+)
+from serving.gateway.server import Drain
 from serving.gateway.telemetry import inject
 
+_MILLISECONDS = re.compile(rb"[0-9]{1,9}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
@@ -22,8 +31,6 @@ _TRACEPARENT = re.compile(
 DISCARD_BYTES, DISCARD_SECONDS = 2**25, 2.0
 """How much of a refused body is read. A connection that closes with unread data is reset, and its
 client does not see the response."""
-CLIENT_LEFT = 499
-"""Status in metrics and logs if the client disconnected before the response started."""
 
 
 class Exchange:
@@ -34,11 +41,15 @@ class Exchange:
         receive: ASGI ``receive`` of the server.
         send: ASGI ``send`` of the server.
         max_body_bytes: maximum request body size.
+        drain: whether the answer should close its connection.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
-        self.start = time.perf_counter()
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int, drain: Drain
+    ) -> None:
+        self.start, self._came_at = time.perf_counter(), asyncio.get_running_loop().time()
         self._receive, self._send, self._max_body_bytes = receive, send, max_body_bytes
+        self._drain = drain
         self._given: Mapping[bytes, bytes] = dict(reversed(scope["headers"]))  # first one wins
         self.headers = self._ids()
         """Headers sent to the engine and the client: ``x-request-id``, and ``traceparent`` after
@@ -64,6 +75,22 @@ class Exchange:
     def has_left(self) -> bool:
         """Whether the client has disconnected."""
         return self._left.is_set()
+
+    def deadline(self, seconds: float) -> Deadline:
+        """Return the request's deadline: the caller's, or ``seconds`` from its start if that is
+        earlier.
+
+        Raises:
+            InvalidRequest: the caller's is not a number of milliseconds.
+        """
+        given = self._given.get(TIMEOUT.encode())
+        if given is None:
+            return Deadline(self._came_at + seconds)
+        if not _MILLISECONDS.fullmatch(given):
+            shown = repr(given[:80].decode("latin-1"))
+            raise InvalidRequest(f"{TIMEOUT} is {shown}; send milliseconds, such as 2000", TIMEOUT)
+        own = int(given) / 1000
+        return Deadline(self._came_at + min(own, seconds), is_callers=own < seconds)
 
     async def body(self) -> bytes:
         """Read the full body. Afterwards, a client disconnect cancels the request.
@@ -127,6 +154,8 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             ids = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+            if self._drain.is_leaving:
+                ids.append((b"connection", b"close"))
             message["headers"] = [*message["headers"], *ids]
         await self._send(message)
 

@@ -12,9 +12,11 @@ from pydantic import BaseModel
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from serving.gateway.admission import Admission
+from serving.gateway.deadline import Deadline
 from serving.gateway.engine import Completion, Engine
 from serving.gateway.errors import EngineFault, EngineSilent, EngineUnavailable, WrongAnswer
 from serving.gateway.metrics import LANGUAGE
+from serving.gateway.readiness import Readiness
 from serving.gateway.telemetry import Telemetry
 from serving.language.fields import OutputError
 from serving.tasks.base import Answer, Question, Task
@@ -32,42 +34,52 @@ def _another_may_answer(error: BaseException) -> bool:
 class Generator:
     """Answers task requests using one engine client."""
 
-    def __init__(self, engine: Engine, admission: Admission, telemetry: Telemetry) -> None:
-        self._engine, self._admission = engine, admission
+    def __init__(
+        self, engine: Engine, admission: Admission, readiness: Readiness, telemetry: Telemetry
+    ) -> None:
+        self._engine, self._admission, self._readiness = engine, admission, readiness
         self._telemetry, self._metrics = telemetry, telemetry.metrics
 
-    async def answer(self, task: Task[Any], request: BaseModel, headers: Mapping[str, str]) -> str:
+    async def answer(
+        self, task: Task[Any], request: BaseModel, headers: Mapping[str, str], deadline: Deadline
+    ) -> str:
         """Return the answer to ``request`` as JSON text, exactly as rendered by the task.
 
         Args:
             task: the requested task; its prerequisite runs first if needed.
             request: a validated ``task.request``.
             headers: forwarded to the engine (request id, trace).
+            deadline: when the answer is no longer of use.
 
         Raises:
-            GatewayError: Overloaded, an engine error, or WrongAnswer.
+            GatewayError: InvalidRequest, Overloaded, an engine error, or WrongAnswer.
         """
-        if (first := task.missing(request)) is not None:
-            before = await self._ask(TASKS[task.prerequisite], first, headers)
-            request = task.complete(request, before.values)
-        return (await self._ask(task, request, headers)).text
+        self._readiness.require()
+        async with self._admission.slot(task.name, deadline):
+            if (first := task.missing(request)) is not None:
+                before = await self._ask(TASKS[task.prerequisite], first, headers, deadline)
+                request = task.complete(request, before.values)
+            return (await self._ask(task, request, headers, deadline)).text
 
-    async def _ask(self, task: Task[Any], request: BaseModel, headers: Mapping[str, str]) -> Answer:
+    async def _ask(
+        self, task: Task[Any], request: BaseModel, headers: Mapping[str, str], deadline: Deadline
+    ) -> Answer:
         """Return the checked answer to a complete request."""
         question = task.question(request)
-        async with self._admission.slot(task.name):
-            with self._telemetry.stage("engine", task.name):
-                completion = await self._asked(
-                    task.name,
-                    partial(
-                        self._engine.complete,
-                        model=task.name,
-                        prompt=question.prefilled,
-                        max_tokens=question.output.max_new_tokens,
-                        regex=question.output.decided_regex,
-                        headers=headers,
-                    ),
-                )
+        with self._telemetry.stage("engine", task.name):
+            completion = await self._asked(
+                task.name,
+                partial(
+                    self._engine.complete,
+                    model=task.name,
+                    prompt=question.prefilled,
+                    max_tokens=question.output.max_new_tokens,
+                    regex=question.output.decided_regex,
+                    headers=headers,
+                    deadline=deadline,
+                ),
+            )
+        self._readiness.progressed()
         self._metrics.tokens.labels(task.name, "in").inc(completion.prompt_tokens)
         self._metrics.tokens.labels(task.name, "out").inc(completion.completion_tokens)
         with self._telemetry.stage("check", task.name):

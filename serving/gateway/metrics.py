@@ -22,6 +22,8 @@ SHORT_BUCKETS = (
 """Seconds, for operations inside the gateway process."""
 OTHER = "other"
 """Label for unknown values: a path without a route, a model that the engine does not serve."""
+TASK_POOL, COMPLETION_POOL = "tasks", "completions"
+"""Shares of the engine: task requests, and what is passed through."""
 OUTCOMES = ("admitted", "rejected", "cancelled")
 """Admission outcomes of a request for the engine."""
 LANGUAGE = "language"
@@ -50,24 +52,42 @@ class Metrics:
         )
         self.admissions = self._new.counter(
             "admissions_total",
-            "Requests for the engine: admitted, rejected because the queue was full (429), or "
-            "cancelled by a client that left the queue.",
+            "Requests for the engine: admitted, rejected because they could not be answered in "
+            "time (429), or cancelled by a client that left the queue.",
             ["adapter", "outcome"],
         )
         self.queued = self._new.gauge(
-            "queued_requests", "Requests waiting for a slot at the engine."
+            "queued_requests",
+            "Requests waiting for a place at the engine: of tasks, or passed through "
+            "(pool completions).",
+            ["pool"],
         )
-        self.queue_limit = self._new.gauge("queue_limit_requests", "Queue capacity.")
-        self.in_flight = self._new.gauge("in_flight_requests", "Requests at the engine.")
+        self.queue_wait = self._new.gauge(
+            "queue_expected_wait_seconds",
+            "Expected wait of a request that comes now, in the slower task's queue.",
+            ["pool"],
+        )
+        self.queue_wait_limit = self._new.gauge(
+            "queue_wait_limit_seconds",
+            "Longest expected wait; requests that would wait longer are rejected.",
+            ["pool"],
+        )
+        self.in_flight = self._new.gauge(
+            "in_flight_requests",
+            "Requests at the engine; in pool completions, the sequences they generate.",
+            ["pool"],
+        )
         self.in_flight_limit = self._new.gauge(
-            "in_flight_limit_requests", "Requests allowed at the engine at once."
+            "in_flight_limit_requests",
+            "As many may be there at once. The tasks' limit follows the time answers take.",
+            ["pool"],
         )
 
     def _count_stages(self) -> None:
         self.stages = {
             "queue": self._new.histogram(
                 "queue_duration_seconds",
-                "Time a request waits in the gateway for a slot at the engine.",
+                "Time a request waits in the gateway for a place at the engine.",
                 ["adapter"],
                 LATENCY_BUCKETS,
             ),

@@ -7,9 +7,10 @@ import time
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.gateway.errors import GatewayError
-from serving.gateway.exchange import CLIENT_LEFT, Exchange
+from serving.gateway.errors import CLIENT_LEFT, GatewayError, Stopping
+from serving.gateway.exchange import Exchange
 from serving.gateway.metrics import OTHER
+from serving.gateway.server import Drain
 from serving.gateway.telemetry import Telemetry, describe
 
 OPERATIONS = ("/healthz", "/readyz", "/metrics")
@@ -27,30 +28,35 @@ class RequestMiddleware:
         app: the wrapped ASGI application.
         telemetry: receives request metrics and traces.
         max_body_bytes: maximum request body size.
+        drain: whether answers should close their connections.
     """
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, telemetry: Telemetry, max_body_bytes: int, drain: Drain
+    ) -> None:
         self._app, self._telemetry, self._max_body_bytes = app, telemetry, max_body_bytes
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self._max_body_bytes)
+        exchange = Exchange(scope, receive, send, self._max_body_bytes, self._drain)
         scope["exchange"] = exchange
         name = "" if scope["path"] in OPERATIONS else "HTTP"
         with self._telemetry.request(name, exchange.headers) as span:
             exchange.trace(span)
             await self._answer(scope, exchange)
             route, method = _matched(scope)
-            # An error's status takes precedence, even if another status was sent before it.
-            status = exchange.error.status if exchange.error else exchange.status
+            status = exchange.status
+            if error := exchange.error:  # it takes precedence over a status that was sent before it
+                status = error.counted_status or error.status
             if span.is_recording():
                 describe(span, method, route, status)
         seconds = time.perf_counter() - exchange.start
         self._telemetry.metrics.requests.labels(route, method, str(status)).observe(seconds)
         facts = {"route": route, "method": method, "status": status, "seconds": round(seconds, 6)}
-        if error := exchange.error:
+        if error:
             log.debug("%s: %s", error.code, error.message, extra=exchange.log_fields)
             facts["error"] = error.code
         log.log(_level(route, status), "request", extra=facts | exchange.log_fields)
@@ -63,7 +69,9 @@ class RequestMiddleware:
             await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if not exchange.has_left:
-                raise
+                if not self._drain.is_leaving:
+                    raise
+                exchange.error = Stopping("the gateway has stopped; try again elsewhere")
             work.uncancel()
         except GatewayError as failure:
             exchange.error = failure

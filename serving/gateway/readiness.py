@@ -4,16 +4,25 @@
   Running every example also makes the engine compile every constraint before the first request.
 - The constraint must be enforced on a hostile prompt, because vLLM silently ignores unknown request
   fields. Checking one task's constraint is sufficient.
+
+Afterwards, an engine is ready as long as it makes progress. vLLM's health check does not tell: its
+API server answers it while the engine core hangs. Answers and parts of streams do; when none came
+for a while, a single token is asked for. An engine that makes no step then counts as hung, and
+requests are refused at once; as soon as it moves again, they are not.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
+from serving.gateway.deadline import Deadline
 from serving.gateway.engine import Engine
-from serving.gateway.errors import EngineUnavailable, GatewayError
+from serving.gateway.errors import EngineTimeout, EngineUnavailable, GatewayError, Stopping
 from serving.gateway.metrics import Metrics
+from serving.gateway.server import Drain
+from serving.gateway.settings import GatewaySettings
 from serving.language.fields import OutputError
 from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
@@ -26,6 +35,12 @@ FREE_TOKENS = 8
 STARTING = "starting"
 STARTING_SECONDS = 0.2
 """Polling interval until the engine answers for the first time."""
+PROOF_SECONDS = 60
+"""Time for each request of a proof, on an engine that may be busy with others."""
+QUIET_SECONDS = 2
+"""Time without an answer after which progress is checked."""
+TOKEN_PROMPT = "."
+"""Prompt of the check."""
 
 MISSED_CHECKS = 3
 """Consecutive failed health checks before the engine counts as down. A busy machine misses one
@@ -44,31 +59,88 @@ class Readiness:
     def __init__(
         self,
         engine: Engine,
-        interval_seconds: float,
+        settings: GatewaySettings,
+        drain: Drain,
         metrics: Metrics,
         on_ready: Callable[[], None],
     ) -> None:
-        self._engine, self._interval_seconds = engine, interval_seconds
+        self._engine, self._settings, self._drain = engine, settings, drain
         self._metrics, self._on_ready = metrics, on_ready
         self.ready, self.reason = False, STARTING
+        self._base = ""
+        self._is_proven = False
+        self._progress_at = 0.0
+        """Time of the latest sign of progress, on the monotonic clock."""
         self.models: frozenset[str] = frozenset()
         """Names of the base and the adapters, as last listed by the engine."""
         self._fit: set[str] = set()
         """Verified adapters."""
 
+    def require(self) -> None:
+        """Raise EngineUnavailable if requests cannot be answered."""
+        if not self.ready:
+            raise EngineUnavailable(f"not ready: {self.reason}")
+        if self._drain.refuses:
+            raise Stopping("the gateway is stopping; try again on another connection")
+
+    def check(self) -> None:
+        """Raise EngineUnavailable if /readyz should keep requests away."""
+        self.require()
+        if self._drain.is_leaving:
+            raise Stopping("the gateway is stopping")
+
+    def progressed(self) -> None:
+        """Take note that the engine has answered, in whole or in part."""
+        self._progress_at = time.monotonic()
+
     async def watch(self) -> None:
-        """Verify the engine, then poll its health; verify it again after an outage."""
+        """Verify the engine, then poll its health and progress; verify it again after an outage."""
         missed = 0
         while True:
-            if not self.ready:
+            if not self._is_proven:
                 await self._try_to_prove()
                 missed = 0
-            else:
-                missed = 0 if await self._engine.healthy() else missed + 1
+            elif not await self._engine.healthy():
+                missed += 1
                 if missed == MISSED_CHECKS:
-                    self._fit = set()
+                    self._fit, self._is_proven = set(), False
                     self._warn("the engine does not answer its health checks")
-            await asyncio.sleep(self._interval_seconds if self.models else STARTING_SECONDS)
+            else:
+                missed = 0
+                await self._check_progress()
+            interval = self._settings.probe_interval_seconds
+            await asyncio.sleep(interval if self.models else STARTING_SECONDS)
+
+    async def _check_progress(self) -> None:
+        """Ask for a token if nothing else shows that the engine makes progress."""
+        if self.ready and time.monotonic() - self._progress_at < QUIET_SECONDS:
+            return
+        try:
+            if not await self._moves():
+                self._warn(f"the engine made no step in {self._settings.stall_seconds / 2:g} s")
+                return
+        except GatewayError as error:  # if it lasts, the health check will tell
+            log.debug("the engine's progress is unknown: %s", error)
+            return
+        self.progressed()
+        if not self.ready:
+            log.info("the engine moves again")
+            self._set(True, "")
+
+    async def _moves(self) -> bool:
+        """Return whether the engine gives a token or, busy with others, makes a step."""
+        if await self._gives_token():
+            return True
+        before = await self._engine.steps()
+        return await self._gives_token() or await self._engine.steps() > before
+
+    async def _gives_token(self) -> bool:
+        deadline = Deadline.after(self._settings.stall_seconds / 2)
+        try:
+            await self._engine.complete(self._base, TOKEN_PROMPT, 1, None, {}, deadline)
+        except EngineTimeout:
+            return False
+        return True
 
     async def _try_to_prove(self) -> None:
         try:
@@ -80,6 +152,8 @@ class Readiness:
         except (GatewayError, NotProven) as error:
             self._warn(str(error))
         else:
+            self._is_proven = True
+            self.progressed()
             self._set(True, "")
             log.info("ready")
             self._on_ready()
@@ -101,6 +175,7 @@ class Readiness:
         missing = [name for name in TASKS if name not in fit] or ["the base"] * (not bases)
         if missing:
             raise NotProven(f"the engine serves {names}; missing: {', '.join(missing)}")
+        self._base = bases[0]
         self._fit = set()
         await _prove_constraint(self._engine, next(iter(TASKS.values())), bases[0])
         for task in TASKS.values():
@@ -124,7 +199,12 @@ async def _prove_adapter(engine: Engine, task: Task[Any], base: str) -> None:
     async def answers(model: str) -> list[str]:
         completions = [
             engine.complete(
-                model, asked.prefilled, asked.output.max_new_tokens, asked.output.decided_regex, {}
+                model,
+                asked.prefilled,
+                asked.output.max_new_tokens,
+                asked.output.decided_regex,
+                {},
+                Deadline.after(PROOF_SECONDS),
             )
             for asked in map(task.question, task.examples)
         ]
@@ -137,10 +217,10 @@ async def _prove_adapter(engine: Engine, task: Task[Any], base: str) -> None:
 
 
 async def _prove_constraint(engine: Engine, task: Task[Any], base: str) -> None:
-    output = task.question(task.examples[0]).output
+    output, deadline = task.question(task.examples[0]).output, Deadline.after(PROOF_SECONDS)
     bound, free = await asyncio.gather(
-        engine.complete(base, HOSTILE, output.max_new_tokens, output.decided_regex, {}),
-        engine.complete(base, HOSTILE, FREE_TOKENS, None, {}),
+        engine.complete(base, HOSTILE, output.max_new_tokens, output.decided_regex, {}, deadline),
+        engine.complete(base, HOSTILE, FREE_TOKENS, None, {}, deadline),
     )
     try:
         output.read(bound.text)

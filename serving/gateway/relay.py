@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from fastapi.responses import Response, StreamingResponse
 
 from serving.gateway.admission import Admission
-from serving.gateway.completions import CompletionRequest, check_cost
+from serving.gateway.completions import CompletionRequest, check_cost, sequences
 from serving.gateway.engine import Engine, Upstream, failure
 from serving.gateway.errors import GatewayError
 from serving.gateway.exchange import Exchange
@@ -50,15 +50,18 @@ class Relay:
         Raises:
             GatewayError: ClientError, Overloaded, an engine error or EngineRefused.
         """
+        deadline = exchange.deadline(self._settings.completion_timeout_seconds)
         body = await exchange.body()
         asked = validated(CompletionRequest, body)
         check_cost(asked, self._settings)
+        self._readiness.require()
         adapter = asked.model if asked.model in self._readiness.models else OTHER
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._admission.slot(adapter))
+            slot = self._admission.slot(adapter, deadline, sequences(asked))
+            await stack.enter_async_context(slot)
             stack.enter_context(self._telemetry.stage("engine", adapter))
             upstream = await stack.enter_async_context(
-                self._engine.completions(body, exchange.headers)
+                self._engine.completions(body, exchange.headers, deadline)
             )
             chunks = self._chunks(stack.pop_all(), upstream, adapter, exchange)
             return StreamingResponse(chunks, media_type=upstream.content_type)
@@ -72,6 +75,7 @@ class Relay:
         try:
             async with stack:
                 async for part in parts:
+                    self._readiness.progressed()
                     if is_stream and part.startswith(_ERROR):
                         raise failure(part.removeprefix(_DATA))
                     end = (end + part)[-_LONGEST_USAGE:]

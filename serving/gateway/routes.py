@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.types import Receive, Scope, Send
 
-from serving.gateway.admission import Admission
 from serving.gateway.completions import CompletionRequest
+from serving.gateway.deadline import TIMEOUT
 from serving.gateway.engine import Engine
-from serving.gateway.errors import EngineUnavailable, InvalidRequest
+from serving.gateway.errors import InvalidRequest
 from serving.gateway.exchange import exchange_of
 from serving.gateway.formats import choose, forms_of
 from serving.gateway.generate import Generator
@@ -23,7 +23,6 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.readiness import Readiness
 from serving.gateway.relay import Relay
 from serving.gateway.settings import GatewaySettings
-from serving.gateway.telemetry import Telemetry
 from serving.gateway.validation import validated
 from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
@@ -40,7 +39,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         413: "본문이 너무 큼",
         415: "content-type이 application/json이 아님",
         422: "값이 범위를 벗어남: `param`이 필드, `message`가 허용 값을 알려 줌",
-        429: "대기열이 가득 참: `retry-after` 후 다시 시도",
+        429: "제때 답할 수 없을 만큼 밀려 있음: `retry-after` 후 다시 시도",
         502: "모델의 답이 검사를 통과하지 못함",
         503: "엔진이 꺼져 있음: `retry-after` 후 다시 시도",
         504: "엔진이 제때 답하지 않음",
@@ -82,16 +81,16 @@ def routes(
     settings: GatewaySettings,
     engine: Engine,
     generator: Generator,
-    admission: Admission,
+    relay: Relay,
     readiness: Readiness,
-    telemetry: Telemetry,
+    metrics: Metrics,
 ) -> APIRouter:
     """Create all routes, bound to their dependencies."""
     router = APIRouter(route_class=PlainRoute)
     for task in TASKS.values():
-        _add_task(router, task, generator)
-    _add_openai(router, engine, Relay(settings, engine, admission, readiness, telemetry))
-    _add_operations(router, readiness, telemetry.metrics)
+        _add_task(router, task, generator, settings.task_timeout_seconds)
+    _add_openai(router, engine, relay)
+    _add_operations(router, readiness, metrics)
     return router
 
 
@@ -108,14 +107,17 @@ class PlainRoute(APIRoute):
         await response(scope, receive, send)
 
 
-def _add_task(router: APIRouter, task: Task[Any], generator: Generator) -> None:
+def _add_task(
+    router: APIRouter, task: Task[Any], generator: Generator, timeout_seconds: float
+) -> None:
     forms = forms_of(task)
 
     async def generate(request: Request) -> Response:
         exchange = exchange_of(request)
+        deadline = exchange.deadline(timeout_seconds)
         asked = validated(task.request, await exchange.body())
         render = choose(request, forms)
-        return render(await generator.answer(task, asked, exchange.headers))
+        return render(await generator.answer(task, asked, exchange.headers, deadline))
 
     examples = {
         str(number): {"summary": task.describe(example), "value": example.model_dump(mode="json")}
@@ -132,7 +134,10 @@ def _add_task(router: APIRouter, task: Task[Any], generator: Generator) -> None:
         response_model=task.response,
         responses={200: _example_answer(task, forms), **ERRORS},
         openapi_extra={
-            "parameters": [p for form in forms.values() if form for p in form.parameters],
+            "parameters": [
+                _TIMEOUT_PARAMETER,
+                *(p for form in forms.values() if form for p in form.parameters),
+            ],
             "requestBody": {"required": True, "content": content},
         },
         name=task.name,
@@ -161,12 +166,18 @@ def _add_openai(router: APIRouter, engine: Engine, relay: Relay) -> None:
         tags=["openai"],
         summary="OpenAI 호환 텍스트 완성 (스트리밍 가능)",
         responses=ERRORS,
-        openapi_extra={"requestBody": _COMPLETION_BODY},
+        openapi_extra={"parameters": [_TIMEOUT_PARAMETER], "requestBody": _COMPLETION_BODY},
     )
     async def completions(request: Request) -> Response:
         return await relay.answer(exchange_of(request))
 
 
+_TIMEOUT_PARAMETER = {
+    "name": TIMEOUT,
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 1},
+    "description": "답을 기다리는 시간(밀리초). 지나면 504; 제때 답할 수 없으면 바로 429",
+}
 _COMPLETION_BODY = {
     "required": True,
     "content": {
@@ -190,8 +201,7 @@ def _add_operations(router: APIRouter, readiness: Readiness, metrics: Metrics) -
 
     @router.get("/readyz", tags=["operations"], summary="요청을 받을 준비가 되었는가")
     async def readyz(request: Request) -> JSONResponse:
-        if not readiness.ready:
-            raise EngineUnavailable(f"not ready: {readiness.reason}")
+        readiness.check()
         return JSONResponse({"status": "ready"})
 
     @router.get("/metrics", tags=["operations"], summary="Prometheus 지표")

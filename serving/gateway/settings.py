@@ -29,15 +29,28 @@ class GatewaySettings(BaseSettings):
     """Engine address, such as ``http://engine:8001``; empty for this machine."""
     connect_timeout_seconds: float = Field(default=0.8, gt=0)
     """Timeout for opening a connection to the engine."""
-    engine_timeout_seconds: float = Field(default=60.0, gt=0)
-    """Engine read timeout: before a response, or between chunks of a stream."""
+    task_timeout_seconds: float = Field(default=30.0, gt=0)
+    """Time for a task's answer. Afterwards, the request is taken from the engine and answered with
+    504. The request header ``x-request-timeout-ms`` can only shorten it."""
+    completion_timeout_seconds: float = Field(default=120.0, gt=0)
+    """The same for ``/v1/completions``, streams to their end."""
+    drain_seconds: float = Field(default=30.0, ge=1)
+    """Time that admitted requests may take to finish after SIGTERM; the rest are cut off."""
+    stall_seconds: float = Field(default=6.0, gt=0)
+    """Time without progress after which the engine counts as hung, and requests get 503 at once.
+    Must be twice the engine's longest step: raise it for a large model on a CPU."""
     keep_alive_seconds: int = Field(default=75, ge=1)
     """Idle timeout of client connections. Must exceed that of clients and load balancers (usually
     60), or a request may use a connection that is being closed."""
     max_in_flight: int = Field(default=256, ge=1)
-    """Maximum concurrent requests to the engine; further requests are queued."""
-    max_queued: int = Field(default=1024, ge=0)
-    """Queue capacity; further requests are rejected with 429."""
+    """Upper bound of concurrent task requests to the engine. The limit itself follows the time that
+    answers take; further requests are queued."""
+    max_completions_in_flight: int = Field(default=8, ge=1)
+    """Maximum concurrent sequences of ``/v1/completions`` at the engine. Tasks do not wait for
+    them."""
+    max_queue_seconds: float = Field(default=5.0, gt=0)
+    """Longest expected wait in the queue; requests that would wait longer, or past their deadline,
+    get 429 at once."""
     max_completion_sequences: int = Field(default=4, ge=1)
     """Maximum sequences of one ``/v1/completions`` request: its prompts times ``n``."""
     max_completion_tokens: int = Field(default=2048, ge=1)
@@ -54,6 +67,13 @@ class GatewaySettings(BaseSettings):
         if engine_port == info.data.get("port"):
             raise ValueError("PORT is the same; the gateway and the engine need a port each")
         return engine_port
+
+    @field_validator("max_completion_sequences")
+    @classmethod
+    def _fits(cls, sequences: int, info: ValidationInfo) -> int:
+        if sequences > info.data.get("max_completions_in_flight", sequences):
+            raise ValueError("it exceeds GATEWAY_MAX_COMPLETIONS_IN_FLIGHT")
+        return sequences
 
     @property
     def engine(self) -> str:

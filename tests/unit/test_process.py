@@ -19,7 +19,7 @@ from serving.process import StartError, cores, load
         (GatewaySettings, "ENGINE_PORT", "8000"),
         (GatewaySettings, "ENGINE_URL", "engine:8001"),
         (GatewaySettings, "ENGINE_PORT", "-1"),
-        (GatewaySettings, "GATEWAY_MAX_QUEUED", "-1"),
+        (GatewaySettings, "GATEWAY_MAX_QUEUE_SECONDS", "-1"),
         (EngineSettings, "ENGINE_PORT", "0"),
         (EngineSettings, "ENGINE_DTYPE", "int3"),
     ],

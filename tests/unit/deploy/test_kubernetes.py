@@ -152,7 +152,7 @@ def test_probes(resources: list[Resource], part: str) -> None:
 def test_what_goes_drains(resources: list[Resource]) -> None:
     """Load balancers hear of it first; then what was begun is ended."""
     work = {
-        "gateway": GatewaySettings.model_fields["engine_timeout_seconds"].default,
+        "gateway": GatewaySettings.model_fields["drain_seconds"].default,
         "engine": EngineSettings.model_fields["engine_drain_seconds"].default,
     }
     for part, seconds in work.items():

@@ -5,7 +5,7 @@ from starlette.testclient import TestClient
 
 from serving.gateway.app import create_app
 from serving.gateway.settings import GatewaySettings
-from tests.unit.gateway.fake_engine import FakeEngine, factory
+from tests.unit.gateway.fake_engine import FakeEngine, factory, wait_ready
 
 
 @pytest.fixture
@@ -22,4 +22,5 @@ def settings() -> GatewaySettings:
 def client(engine: FakeEngine, settings: GatewaySettings) -> Iterator[TestClient]:
     app = create_app(settings, factory(engine))
     with TestClient(app, raise_server_exceptions=False) as client:
+        wait_ready(client)
         yield client

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from loadtests.bench.upstream import BASE_SEED, FREE_TEXT, legal
 from serving.gateway.app import EngineFactory
+from serving.gateway.deadline import Deadline
 from serving.gateway.engine import Completion, Engine, Model, Upstream
 from serving.gateway.errors import EngineUnavailable, GatewayError
 from serving.gateway.settings import GatewaySettings
@@ -53,6 +54,10 @@ class FakeEngine:
     finished: int = 0
     checks: int = 0
     missed_checks: int = 0
+    made: float = 0
+    """Steps."""
+    moves: bool = False
+    """Whether it makes steps."""
     calls: list[Call] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
@@ -74,11 +79,16 @@ class FakeEngine:
         max_tokens: int,
         regex: str | None,
         headers: Mapping[str, str],
+        deadline: Deadline,
     ) -> Completion:
         self.calls.append(Call(model, prompt, regex, headers))
         if self.gate:
             self.reached.set()
-            await self.gate.wait()
+            try:
+                async with asyncio.timeout_at(deadline.at):
+                    await self.gate.wait()
+            except TimeoutError as error:
+                raise deadline.passed() from error
             self.finished += 1
         self._fail()
         self._lose()
@@ -90,8 +100,15 @@ class FakeEngine:
             text = legal(regex) if self.text is None else self.text
         return Completion(text, 80, 23)
 
+    async def steps(self) -> float:
+        self._fail()
+        self.made += self.moves
+        return self.made
+
     @asynccontextmanager
-    async def completions(self, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Upstream]:
+    async def completions(
+        self, body: bytes, headers: Mapping[str, str], deadline: Deadline
+    ) -> AsyncIterator[Upstream]:
         self.bodies.append(body)
         self._fail()
         self._lose()

@@ -1,68 +1,256 @@
-"""The queue in front of the engine."""
+"""Who is at the engine, who waits, and who is refused at once."""
 
 import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serving.gateway.admission import Admission
-from serving.gateway.errors import Overloaded
-from serving.gateway.metrics import Metrics
+from serving.gateway.deadline import Deadline
+from serving.gateway.errors import InvalidRequest, Overloaded
+from serving.gateway.limit import MANY_TIMES, START, AdaptiveLimit, Limit
+from serving.gateway.metrics import TASK_POOL, Metrics
 from serving.gateway.telemetry import Telemetry
 
-
-async def test_a_full_queue_refuses_the_next_request_at_once() -> None:
-    metrics = Metrics()
-    admission = Admission(1, 1, Telemetry(metrics, None))
-    release = asyncio.Event()
-
-    async def hold() -> None:
-        async with admission.slot("rate"):
-            await release.wait()
-
-    first, second = asyncio.create_task(hold()), asyncio.create_task(hold())
-    await asyncio.sleep(0)
-    assert value(metrics, "in_flight_requests") == value(metrics, "queued_requests") == 1
-    with pytest.raises(Overloaded):
-        async with admission.slot("rate"):
-            pass
-    second.cancel()
-    await asyncio.sleep(0)
-    third = asyncio.create_task(hold())  # the cancelled one's place in the queue is free again
-    await asyncio.sleep(0)
-    release.set()
-    await asyncio.gather(first, third)
-    async with admission.slot("month"):
-        pass
-    assert outcomes(metrics, "rate") == {"admitted": 2, "rejected": 1, "cancelled": 1}
-    assert outcomes(metrics, "month") == {"admitted": 1, "rejected": 0, "cancelled": 0}
-    assert value(metrics, "in_flight_requests") == value(metrics, "queued_requests") == 0
-    assert value(metrics, "in_flight_limit_requests") == value(metrics, "queue_limit_requests") == 1
+POOL = {"pool": TASK_POOL}
 
 
-async def test_who_leaves_the_engine_had_been_admitted() -> None:
-    metrics = Metrics()
-    admission = Admission(1, 1, Telemetry(metrics, None))
+class Desk:
+    """An admission, and requests that stay until they are told to go."""
 
-    async def hold() -> None:
-        async with admission.slot("rate"):
-            await asyncio.sleep(60)
-
-    task = asyncio.create_task(hold())
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait([task])
-    assert outcomes(metrics, "rate") == {"admitted": 1, "rejected": 0, "cancelled": 0}
-    assert value(metrics, "in_flight_requests") == 0
-
-
-def value(metrics: Metrics, name: str) -> float | None:
-    return metrics.registry.get_sample_value(f"routine_{name}")
-
-
-def outcomes(metrics: Metrics, adapter: str) -> dict[str, float | None]:
-    return {
-        outcome: metrics.registry.get_sample_value(
-            "routine_admissions_total", {"adapter": adapter, "outcome": outcome}
+    def __init__(self, most: int = 1, max_queue_seconds: float = 5.0) -> None:
+        self.metrics, self.limit = Metrics(), Limit(most)
+        self.admission = Admission(
+            TASK_POOL, self.limit, max_queue_seconds, Telemetry(self.metrics, None)
         )
-        for outcome in ("admitted", "rejected", "cancelled")
-    }
+        self.entered: list[str] = []
+        self._go: dict[str, asyncio.Event] = {}
+
+    def ask(
+        self, name: str, flow: str = "rate", seconds: float = 60, weight: int = 1
+    ) -> asyncio.Task[None]:
+        """A request that holds its place until ``go(name)``."""
+        return asyncio.create_task(self._hold(name, flow, seconds, weight))
+
+    async def _hold(self, name: str, flow: str, seconds: float, weight: int) -> None:
+        async with self.admission.slot(flow, Deadline.after(seconds), weight):
+            self.entered.append(name)
+            await self._go.setdefault(name, asyncio.Event()).wait()
+
+    def go(self, name: str) -> None:
+        self._go.setdefault(name, asyncio.Event()).set()
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"routine_{name}", labels or POOL)
+
+    def outcomes(self, flow: str) -> dict[str, float | None]:
+        return {
+            outcome: self.value("admissions_total", adapter=flow, outcome=outcome)
+            for outcome in ("admitted", "rejected", "cancelled")
+        }
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_place_that_is_left_goes_to_who_waits_longest() -> None:
+    desk = Desk()
+    tasks = [desk.ask(name) for name in "abc"]
+    await settle()
+    assert desk.entered == ["a"]
+    assert desk.value("in_flight_requests") == desk.value("in_flight_limit_requests") == 1
+    assert desk.value("queued_requests") == 2
+    for name in "abc":
+        desk.go(name)
+    await asyncio.gather(*tasks)
+    assert desk.entered == ["a", "b", "c"]
+    assert desk.value("in_flight_requests") == desk.value("queued_requests") == 0
+    assert desk.outcomes("rate") == {"admitted": 3, "rejected": 0, "cancelled": 0}
+
+
+async def test_who_leaves_the_queue_or_the_engine_frees_the_place() -> None:
+    desk = Desk()
+    first, second, third = (desk.ask(name) for name in "abc")
+    await settle()
+    second.cancel()
+    await settle()
+    first.cancel()
+    await settle()
+    assert desk.entered == ["a", "c"]
+    desk.go("c")
+    await third
+    assert desk.value("in_flight_requests") == desk.value("queued_requests") == 0
+    assert desk.outcomes("rate") == {"admitted": 2, "rejected": 0, "cancelled": 1}
+
+
+async def test_who_leaves_at_the_moment_of_admission_frees_the_place() -> None:
+    desk, go = Desk(), asyncio.Event()
+
+    async def hold() -> None:
+        async with desk.admission.slot("rate", Deadline.after(60)):
+            await go.wait()
+        second.cancel()  # it has been let in, and does not know yet
+
+    first = asyncio.create_task(hold())
+    await settle()
+    second, third = desk.ask("b"), desk.ask("c")
+    await settle()
+    go.set()
+    desk.go("c")
+    await asyncio.gather(first, third)
+    assert desk.entered == ["c"]
+    assert desk.value("in_flight_requests") == desk.value("queued_requests") == 0
+
+
+async def test_a_request_that_would_wait_too_long_is_refused_at_once_and_told_how_long() -> None:
+    desk = Desk(max_queue_seconds=5)
+    desk.limit.observe("rate", 2.0, is_full=False)
+    tasks = [desk.ask(name) for name in "abc"]
+    await settle()
+    assert desk.value("queue_expected_wait_seconds") == pytest.approx(6)
+    with pytest.raises(Overloaded) as caught:  # two wait already: six seconds
+        await desk.ask("d")
+    assert caught.value.headers["retry-after"] in ("1", "2")
+    with pytest.raises(Overloaded) as caught:
+        async with desk.admission.slot("rate", Deadline.after(1)):
+            pass
+    assert 7 <= int(caught.value.headers["retry-after"]) <= 11
+    assert desk.outcomes("rate")["rejected"] == 2
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_deadline_that_was_never_in_reach_is_the_caller_s_mistake() -> None:
+    desk = Desk()
+    desk.limit.observe("rate", 2.0, is_full=False)
+    deadline = Deadline(Deadline.after(1).at, is_callers=True)
+    with pytest.raises(InvalidRequest, match="an answer takes at least 2000 ms"):
+        async with desk.admission.slot("rate", deadline):
+            pass
+    async with desk.admission.slot("rate", Deadline.after(1)):  # the route's own: it is tried
+        pass
+
+
+async def test_nobody_waits_past_a_deadline() -> None:
+    desk = Desk()
+    first = desk.ask("a")
+    await settle()
+    with pytest.raises(Overloaded):
+        await desk.ask("b", seconds=0.05)
+    assert desk.value("queued_requests") == 0
+    first.cancel()
+
+
+async def test_a_heavy_request_waits_until_all_of_it_fits_and_nobody_passes_it() -> None:
+    desk = Desk(most=4)
+    tasks = [desk.ask("a", weight=2), desk.ask("b", weight=4), desk.ask("c")]
+    await settle()
+    assert desk.entered == ["a"]
+    desk.go("a")
+    await settle()
+    assert desk.entered == ["a", "b"]
+    assert desk.value("in_flight_requests") == 4
+    desk.go("b")
+    desk.go("c")
+    await asyncio.gather(*tasks)
+
+
+async def test_a_flood_of_one_task_delays_no_other() -> None:
+    desk = Desk()
+    desk.limit.observe("rate", 0.01, is_full=False)
+    desk.limit.observe("month", 0.04, is_full=False)
+    tasks = [desk.ask(f"month {number}", "month") for number in range(50)]
+    await settle()
+    tasks += [desk.ask(f"rate {number}", "rate") for number in range(4)]
+    await settle()
+    for number in range(50):
+        desk.go(f"month {number}")
+    for number in range(4):
+        desk.go(f"rate {number}")
+    await asyncio.gather(*tasks)
+    assert max(desk.entered.index(f"rate {number}") for number in range(4)) <= 6
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 3)), min_size=1, max_size=25))
+def test_there_is_never_room_while_somebody_waits(steps: list[tuple[bool, int]]) -> None:
+    """Work conserving, and never more than the limit."""
+
+    async def run() -> None:
+        desk = Desk(most=3)
+        running: dict[str, tuple[asyncio.Task[None], int]] = {}
+        for number, (comes, weight) in enumerate(steps):
+            if comes or not running:
+                task = desk.ask(str(number), ["rate", "month"][number % 2], weight=weight)
+                running[str(number)] = task, weight
+            else:
+                name = next(iter(running))
+                desk.go(name)
+                await settle()
+                if running[name][0].done():
+                    del running[name]
+            await settle()
+            held = sum(weight for name, (_, weight) in running.items() if name in desk.entered)
+            waiting = [weight for name, (_, weight) in running.items() if name not in desk.entered]
+            assert held <= 3
+            assert desk.value("in_flight_requests") == held
+            assert desk.value("queued_requests") == len(waiting)
+            assert not waiting or held + max(waiting) > 3
+        for task, _ in running.values():
+            task.cancel()
+
+    asyncio.run(run())
+
+
+@contextmanager
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    yield now
+
+
+@pytest.mark.parametrize(("alone", "each"), [(0.03, 0.006), (0.65, 0.29), (0.3, 0.001)])
+def test_the_limit_finds_nearly_all_of_an_engine_s_throughput(
+    alone: float, each: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines that take ``alone + each * N`` seconds for N requests, always with more waiting."""
+    found = AdaptiveLimit(10_000)
+    found.observe("rate", alone + each, is_full=False)
+    with clock(monkeypatch) as now:
+        values = []
+        for _ in range(600):
+            at_once = int(found.value)
+            seconds = alone + each * at_once
+            now[0] += seconds
+            for _ in range(at_once):
+                found.observe("rate", seconds, is_full=True)
+            values.append(at_once / seconds)
+    assert sum(values[-100:]) / 100 > 0.9 / each
+
+
+def test_the_limit_stays_within_its_bounds_and_still_while_it_is_not_reached() -> None:
+    found = AdaptiveLimit(20)
+    assert found.value == START
+    for _ in range(100):
+        found.observe("rate", 0.01, is_full=False)
+    assert found.value == START
+    for _ in range(100):
+        found.observe("rate", 0.01, is_full=True)
+    assert found.value == 20
+    assert AdaptiveLimit(2).value == 2
+
+
+def test_an_engine_that_slows_down_gets_fewer_down_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = AdaptiveLimit(256)
+    found.observe("rate", 0.01, is_full=True)
+    with clock(monkeypatch) as now:
+        for _ in range(200):
+            now[0] += 10
+            found.observe("rate", 0.02 * MANY_TIMES, is_full=True)
+    assert found.value == 1

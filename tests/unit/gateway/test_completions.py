@@ -43,7 +43,6 @@ def test_completions_pass_through_byte_for_byte(client: TestClient, engine: Fake
         {"prompt": ["a", "b", "c", "d"], "max_tokens": 512},
         {"prompt": list(range(500)), "max_tokens": 2048},
         {"prompt": [[1, 2], [3]], "n": 2, "max_tokens": 512},
-        {"prompt": [], "max_tokens": 2048},
         {"max_tokens": None},
         {"logprobs": 5},
         {"structured_outputs": {"regex": "a"}, "stop": ["\U0001f3cb"]},
@@ -59,15 +58,16 @@ def test_what_the_limits_allow_passes(
 @pytest.mark.parametrize(
     ("fields", "status", "param", "words"),
     [
-        ({"n": 5}, 422, "n", "prompts times n is 5; it must be at most 4"),
-        ({"prompt": ["a"] * 3, "n": 2}, 422, "n", "is 6; it must be at most 4"),
-        ({"prompt": [[1]] * 5}, 422, "n", "at most 4"),
+        ({"n": 5}, 422, "n", "prompts times n is 5; it must be from 1 to 4"),
+        ({"prompt": ["a"] * 3, "n": 2}, 422, "n", "is 6; it must be from 1 to 4"),
+        ({"prompt": [[1]] * 5}, 422, "n", "from 1 to 4"),
+        ({"prompt": []}, 422, "n", "prompts times n is 0"),
         ({"max_tokens": 2049}, 422, "max_tokens", "is 2049; it must be at most 2048"),
         ({"max_tokens": 1025, "n": 2}, 422, "max_tokens", "is 2050; it must be at most 2048"),
         ({"max_tokens": None, "n": 2}, 422, "max_tokens", "at most 2048"),
         ({"max_tokens": -1}, 422, "max_tokens", "an integer of at least 0"),
         ({"n": 0}, 422, "n", "an integer of at least 1"),
-        ({"n": 10**30}, 422, "n", "at most 4"),
+        ({"n": 10**30}, 422, "n", "from 1 to 4"),
         ({"logprobs": 6}, 422, "logprobs", "an integer from 0 to 5"),
         ({"model": None}, 422, "model", "a text"),
         # vLLM would ignore the first, and the others concern other requests, too.

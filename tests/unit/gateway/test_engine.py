@@ -9,8 +9,10 @@ import pytest
 from aiohttp import web
 
 from loadtests.service import free_port
+from serving.gateway.deadline import Deadline
 from serving.gateway.engine import DEAD, Completion, Model, VllmEngine
 from serving.gateway.errors import (
+    DeadlineExceeded,
     EngineFault,
     EngineRefused,
     EngineTimeout,
@@ -27,14 +29,12 @@ GOOD = {
 
 
 @asynccontextmanager
-async def engine(handler: Handler, timeout_seconds: float = 5) -> AsyncIterator[VllmEngine]:
+async def engine(handler: Handler) -> AsyncIterator[VllmEngine]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app)
     await runner.setup()
-    settings = GatewaySettings(
-        engine_port=free_port(), connect_timeout_seconds=0.5, engine_timeout_seconds=timeout_seconds
-    )
+    settings = GatewaySettings(engine_port=free_port(), connect_timeout_seconds=0.5)
     await web.TCPSite(runner, "127.0.0.1", settings.engine_port).start()
     client = VllmEngine(settings)
     try:
@@ -53,8 +53,9 @@ def answering(status: int = 200, **kwargs: object) -> Handler:
     return handle
 
 
-async def complete(client: VllmEngine) -> Completion:
-    return await client.complete("rate", "x", 5, "4.", {"x-request-id": "abc"})
+async def complete(client: VllmEngine, seconds: float = 5, is_callers: bool = False) -> Completion:
+    deadline = Deadline(Deadline.after(seconds).at, is_callers)
+    return await client.complete("rate", "x", 5, "4.", {"x-request-id": "abc"}, deadline)
 
 
 async def test_a_completion_is_asked_for_greedily_under_the_constraint() -> None:
@@ -105,7 +106,7 @@ async def test_a_pass_through_refusal_keeps_the_engine_s_words() -> None:
     refusal = {"error": {"message": "max_tokens must be positive", "param": "max_tokens"}}
     async with engine(answering(400, json=refusal)) as client:
         with pytest.raises(EngineRefused, match="must be positive") as caught:
-            async with client.completions(b"{}", {}):
+            async with client.completions(b"{}", {}, Deadline.after(5)):
                 pass
     assert (caught.value.status, caught.value.param) == (400, "max_tokens")
 
@@ -131,10 +132,39 @@ async def test_a_silent_engine_is_a_timeout() -> None:
         await asyncio.sleep(2)
         return web.Response()
 
-    async with engine(silent, timeout_seconds=0.1) as client:
+    async with engine(silent) as client:
         with pytest.raises(EngineTimeout):
-            await complete(client)
+            await complete(client, 0.1)
+        with pytest.raises(EngineTimeout):
+            await complete(client, -1)
+        with pytest.raises(DeadlineExceeded):
+            await complete(client, 0.1, is_callers=True)
+
+
+async def test_a_silent_engine_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(2)
+        return web.Response()
+
+    monkeypatch.setattr("serving.gateway.engine.HEALTH_SECONDS", 0.1)
+    async with engine(silent) as client:
         assert not await client.healthy()
+
+
+async def test_steps_are_those_of_all_cores() -> None:
+    text = "\n".join(
+        [
+            "# HELP vllm:iteration_tokens_total Histogram of tokens",
+            'vllm:iteration_tokens_total_bucket{engine="0",le="1.0"} 7.0',
+            'vllm:iteration_tokens_total_count{engine="0",model_name="demo"} 12.0',
+            'vllm:iteration_tokens_total_count{engine="1",model_name="demo"} 30.0',
+        ]
+    )
+    async with engine(answering(text=text)) as client:
+        assert await client.steps() == 42
+    async with engine(answering(text="vllm:iteration_tokens_total_count x")) as client:
+        with pytest.raises(EngineFault, match="metrics"):
+            await client.steps()
 
 
 async def test_an_engine_that_is_not_there_is_unavailable_at_once() -> None:
@@ -160,7 +190,7 @@ async def test_an_engine_that_dies_within_a_stream_is_unavailable() -> None:
     async with engine(dies) as client:
         chunks = []
         with pytest.raises(EngineUnavailable):
-            async with client.completions(b"{}", {}) as upstream:
+            async with client.completions(b"{}", {}, Deadline.after(5)) as upstream:
                 assert upstream.content_type == "text/event-stream"
                 async for chunk in upstream.chunks:
                     chunks.append(chunk)

@@ -5,6 +5,7 @@ from starlette.types import Message
 
 from serving.gateway.errors import BodyTooLarge
 from serving.gateway.exchange import Exchange
+from serving.gateway.server import Drain
 
 LIMIT = 4096
 
@@ -30,7 +31,7 @@ async def test_a_body_that_is_too_long_is_refused_before_it_is_read(
     server = Server()
     headers = [(b"content-type", b"application/json")]
     headers += [(b"content-length", length)] if length else []
-    exchange = Exchange({"headers": headers}, server.receive, server.send, LIMIT)
+    exchange = Exchange({"headers": headers}, server.receive, server.send, LIMIT, Drain())
     with pytest.raises(BodyTooLarge):
         await exchange.body()
     assert server.parts <= most_parts

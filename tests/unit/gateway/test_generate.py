@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.gateway.admission import Admission
+from serving.gateway.deadline import Deadline
 from serving.gateway.generate import Generator
-from serving.gateway.metrics import Metrics
+from serving.gateway.limit import Limit
+from serving.gateway.metrics import TASK_POOL, Metrics
+from serving.gateway.readiness import Readiness
+from serving.gateway.server import Drain
+from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
 from serving.tasks.base import Task
 from serving.tasks.rate import answer as rate
@@ -20,7 +25,11 @@ async def answer(task: Task[Any], request: Any, values: Mapping[str, Any]) -> st
     """What the gateway says when the engine writes these decisions, under its constraint."""
     output = task.question(request).output
     engine, telemetry = FakeEngine(text=output.decided(values)), Telemetry(Metrics(), None)
-    text = await Generator(engine, Admission(1, 1, telemetry), telemetry).answer(task, request, {})
+    admission = Admission(TASK_POOL, Limit(1), 1, telemetry)
+    readiness = Readiness(engine, GatewaySettings(), Drain(), telemetry.metrics, lambda: None)
+    readiness.ready = True
+    generator = Generator(engine, admission, readiness, telemetry)
+    text = await generator.answer(task, request, {}, Deadline.after(60))
     (call,) = engine.calls
     assert call.regex and re.fullmatch(call.regex, output.decided(values))
     whole = output.text(values)

@@ -28,11 +28,12 @@ routine_engine_errors_total{adapter,kind}
 routine_engine_retries_total{adapter}
 routine_event_loop_lag_seconds{}
 routine_http_request_duration_seconds{method,route,status}
-routine_in_flight_limit_requests{}
-routine_in_flight_requests{}
+routine_in_flight_limit_requests{pool}
+routine_in_flight_requests{pool}
 routine_queue_duration_seconds{adapter}
-routine_queue_limit_requests{}
-routine_queued_requests{}
+routine_queue_expected_wait_seconds{pool}
+routine_queue_wait_limit_seconds{pool}
+routine_queued_requests{pool}
 routine_ready{}
 routine_resident_memory_bytes{}
 routine_semantic_violations_total{adapter,rule}

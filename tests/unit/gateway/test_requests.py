@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
@@ -14,6 +15,7 @@ from uvicorn.lifespan.on import LifespanOn
 from dataset.coaches.rate import coach_rate
 from loadtests.bench.upstream import ADAPTER_SEED, BASE_SEED, legal
 from serving.gateway.app import create_app
+from serving.gateway.deadline import TIMEOUT
 from serving.gateway.errors import EngineUnavailable
 from serving.gateway.readiness import MISSED_CHECKS
 from serving.gateway.settings import GatewaySettings
@@ -27,6 +29,7 @@ from tests.unit.gateway.fake_engine import (
     ADAPTERS,
     BASE,
     FakeEngine,
+    completion_body,
     factory,
     wait_ready,
 )
@@ -92,55 +95,97 @@ async def test_a_client_that_leaves_frees_its_place_and_is_counted(
     settings: GatewaySettings,
 ) -> None:
     """Driven as a server drives it: the ASGI callable, its messages, then a disconnect."""
-    engine = FakeEngine(error=EngineUnavailable("down"))  # so that no proof asks it
+    engine = FakeEngine()
     quiet = settings.model_copy(update={"probe_interval_seconds": 1000.0})
     app = create_app(quiet, factory(engine))
-    lifespan = LifespanOn(Config(app))
-    await lifespan.startup()
-    try:
-        await asyncio.sleep(0.05)
-        engine.error, engine.gate = None, asyncio.Event()
-        body = json.dumps(GOOD).encode()
-        messages = [{"type": "http.request", "body": body, "more_body": False}]
-        sent: list[Message] = []
+    headers = [(b"content-type", b"application/json")]
 
-        async def receive() -> Message:
-            if messages:
-                return messages.pop()
-            await engine.reached.wait()
-            return {"type": "http.disconnect"}
+    async def nothing() -> Message:
+        return await asyncio.Future()
+
+    async def ask(
+        method: str, path: str, receive: Callable[[], Awaitable[Message]] = nothing
+    ) -> list[Message]:
+        sent: list[Message] = []
 
         async def send(message: Message) -> None:
             sent.append(message)
 
         scope = {
             "type": "http",
-            "method": "POST",
-            "path": RATE,
-            "raw_path": RATE.encode(),
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
             "query_string": b"",
-            "headers": [(b"content-type", b"application/json")],
+            "headers": headers,
         }
         await asyncio.wait_for(app(scope, receive, send), 5)
-        metrics: list[Message] = []
+        return sent
 
-        async def collect(message: Message) -> None:
-            metrics.append(message)
+    messages = [{"type": "http.request", "body": json.dumps(GOOD).encode(), "more_body": False}]
 
-        async def nothing() -> Message:
-            return await asyncio.Future()
+    async def leave() -> Message:
+        if messages:
+            return messages.pop()
+        await engine.reached.wait()
+        return {"type": "http.disconnect"}
 
-        get = {**scope, "method": "GET", "path": "/metrics", "raw_path": b"/metrics", "headers": []}
-        await app(get, nothing, collect)
-        text = metrics[1]["body"].decode()
+    lifespan = LifespanOn(Config(app))
+    await lifespan.startup()
+    try:
+        for _ in range(500):
+            if (await ask("GET", "/readyz"))[0]["status"] == 200:
+                break
+            await asyncio.sleep(0.01)
+        engine.gate = asyncio.Event()
+        assert await ask("POST", RATE, leave) == []
+        text = (await ask("GET", "/metrics"))[1]["body"].decode()
     finally:
         await lifespan.shutdown()
-    assert sent == []
     assert engine.finished == 0
     counted = 'routine_http_request_duration_seconds_count{method="POST",route="/gen/routine/rate"'
     assert f'{counted},status="499"}} 1.0' in text
     assert 'routine_admissions_total{adapter="rate",outcome="admitted"} 1.0' in text
-    assert "routine_in_flight_requests 0.0" in text
+    assert 'routine_in_flight_requests{pool="tasks"} 0.0' in text
+
+
+@pytest.mark.parametrize("path", [RATE, "/v1/completions"])
+@pytest.mark.parametrize(
+    ("given", "status", "words"),
+    [
+        ("60000", 200, ""),
+        ("999999999", 200, ""),
+        ("-1", 422, "send milliseconds"),
+        ("1.5", 422, "send milliseconds"),
+        ("", 422, "send milliseconds"),
+        ("9" * 10, 422, "send milliseconds"),
+        ("0", 422, "leaves 0 ms"),
+    ],
+)
+def test_a_caller_s_deadline_is_milliseconds(
+    client: TestClient, path: str, given: str, status: int, words: str
+) -> None:
+    body = json.dumps(GOOD).encode() if path == RATE else completion_body()
+    client.post(path, content=body, headers=JSON)  # now it is known how long one takes
+    response = client.post(path, content=body, headers={**JSON, TIMEOUT: given})
+    assert response.status_code == status, response.text
+    if words:
+        assert response.json()["error"]["param"] == TIMEOUT
+        assert words in response.json()["error"]["message"]
+
+
+def test_what_the_engine_cannot_answer_is_refused_before_it_is_asked(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    engine.error = EngineUnavailable("down")
+    wait_ready(client, 503)
+    asked = len(engine.calls)
+    for path, body in ((RATE, json.dumps(GOOD).encode()), ("/v1/completions", completion_body())):
+        response = client.post(path, content=body, headers=JSON)
+        assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+        assert response.json()["error"]["message"].startswith("not ready: ")
+    assert len(engine.calls) == asked
+    assert engine.bodies == []
 
 
 def test_alive_even_while_not_ready(client: TestClient, engine: FakeEngine) -> None:
@@ -241,7 +286,7 @@ def test_the_api_page_has_worked_examples_and_our_error_shape(client: TestClient
     worked = post["responses"]["200"]["content"]["application/json"]["example"]
     assert faults(worked) == []
     month = schema["paths"]["/gen/routine/month"]["post"]
-    assert [parameter["name"] for parameter in month["parameters"]] == ["start"]
+    assert [parameter["name"] for parameter in month["parameters"]] == [TIMEOUT, "start"]
     asked = month["requestBody"]["content"]["application/json"]["examples"]["1"]["value"]
     forms = month["responses"]["200"]["content"]
     assert set(forms) == {"application/json", "text/markdown", "text/calendar"}

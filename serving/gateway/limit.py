@@ -1,0 +1,81 @@
+"""How many requests an engine should have at once, found by measuring.
+
+A batch of N requests takes about a + b N seconds: its throughput N / (a + b N) comes within 95 % of
+what it can reach, 1 / b, when it takes 20 a, that is, 20 times what a request alone takes. More
+requests would only wait for each other, where neither fairness nor deadlines can help them.
+"""
+
+import time
+
+MANY_TIMES = 20
+"""Longest time at the engine, in multiples of the shortest seen."""
+START = 16
+"""First limit. It doubles with each batch until an answer takes too long."""
+DECREASE = 0.9
+WEIGHT = 0.1
+"""Weight of the latest time in the mean."""
+
+
+class Limit:
+    """A fixed limit, and the time at the engine by flow.
+
+    Args:
+        most: maximum concurrent requests.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.value = float(most)
+        """Maximum concurrent requests at present."""
+        self._most = most
+        self._mean: dict[str, float] = {}
+        self._least: dict[str, float] = {}
+
+    def mean(self, flow: str) -> float:
+        """Return the seconds that requests of ``flow`` lately spent at the engine; 0 if
+        unknown."""
+        return self._mean.get(flow, 0.0)
+
+    def least(self, flow: str) -> float:
+        """Return the fewest seconds that a request of ``flow`` spent at the engine; 0 if
+        unknown."""
+        return self._least.get(flow, 0.0)
+
+    def observe(self, flow: str, seconds: float, is_full: bool) -> None:
+        """Take note of an answer.
+
+        Args:
+            flow: the request's flow.
+            seconds: its time at the engine.
+            is_full: whether the limit was reached.
+        """
+        mean = self._mean.get(flow, seconds)
+        self._mean[flow] = mean + WEIGHT * (seconds - mean)
+        self._least[flow] = min(self._least.get(flow, seconds), seconds)
+
+
+class AdaptiveLimit(Limit):
+    """Additive increase, multiplicative decrease (AIMD, as TCP's congestion window).
+
+    Args:
+        most: upper bound.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.value = float(min(START, most))
+        self._is_starting = True
+        self._rest_until = 0.0
+
+    def observe(self, flow: str, seconds: float, is_full: bool) -> None:
+        super().observe(flow, seconds, is_full)
+        mean = self._mean[flow]
+        if mean > MANY_TIMES * self._least[flow]:
+            self._is_starting = False
+            if (
+                time.monotonic() > self._rest_until
+            ):  # what is at the engine came before the decrease
+                self._rest_until = time.monotonic() + mean
+                self.value = max(1.0, self.value * DECREASE)
+        elif is_full:
+            step = 1.0 if self._is_starting else 1 / self.value
+            self.value = min(self._most, self.value + step)
