@@ -14,6 +14,8 @@ DRAFTER = "serving.vllm_plugin.drafter.Drafter"
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 SERVICE = "routine-engine"
 """Service name in traces, unless OTEL_SERVICE_NAME is set."""
+LONG_PROMPT_TOKENS = 128
+"""Tokens of one prompt that the engine reads in a step, if there are other requests."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM 0.32 accepts for --max-lora-rank."""
 
@@ -50,6 +52,8 @@ def arguments(
         "--max-model-len": settings.engine_max_model_len,
         "--max-num-seqs": settings.engine_max_num_seqs,
         "--max-num-batched-tokens": 8192,
+        # Longer prompts, which are no task's, are read in parts: the others need not wait for them.
+        "--long-prefill-token-threshold": LONG_PROMPT_TOKENS,
         "--max-lora-rank": next(size for size in LORA_RANKS if size >= rank),
         # One more slot than adapters. On CPU, vLLM 0.32 applies the last slot's weights to requests
         # without an adapter; an empty slot's are zero (vllm/lora/ops/torch_ops/lora_ops.py).

@@ -66,7 +66,7 @@ class Admission:
         Args:
             flow: whose turn it is, the requested adapter; a metric label.
             deadline: of the request.
-            weight: sequences it generates.
+            weight: places it takes.
 
         Raises:
             Overloaded: on entry, if it cannot be answered in time.

@@ -14,8 +14,12 @@ from serving.gateway.settings import GatewaySettings
 
 MAX_LOGPROBS = 5
 """As OpenAI's. Each costs a sort of the whole vocabulary."""
+CONTEXT = 2048
+"""Tokens of polyglot-ko's context: no prompt and no answer is longer."""
+TOKENS_PER_PLACE = 512
+"""Tokens of a prompt that count as one more sequence."""
 UNCHECKED = (
-    "echo", "frequency_penalty", "logit_bias", "presence_penalty", "response_format", "seed",
+    "frequency_penalty", "logit_bias", "presence_penalty", "response_format", "seed",
     "stop", "stream", "stream_options", "structured_outputs", "suffix", "temperature", "top_p",
     "user",
     # vLLM's
@@ -34,6 +38,7 @@ class _Checked(BaseModel):
     prompt: Any = Field(description="텍스트, 토큰, 또는 그 목록")
     max_tokens: Annotated[int, Field(ge=0)] | None = 16
     n: Annotated[int, Field(ge=1)] = 1
+    echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
 
@@ -43,25 +48,41 @@ CompletionRequest: type[_Checked] = create_model(
 )
 
 
-def sequences(request: _Checked) -> int:
-    """Return how many sequences ``request`` generates: its prompts times ``n``."""
-    prompt = request.prompt
-    is_several = isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int))
-    return request.n * (len(prompt) if is_several else 1)
-
-
-def check_cost(request: _Checked, settings: GatewaySettings) -> None:
-    """Check what ``request`` may cost.
+def places(request: _Checked, settings: GatewaySettings) -> int:
+    """Return the places that ``request`` takes at the engine: one a sequence, and more for long
+    prompts, since a prompt is many rows of the engine's step.
 
     Raises:
-        InvalidRequest: it may generate more tokens or sequences than a request is allowed to.
+        InvalidRequest: it may cost more than a request may.
     """
-    number, most = sequences(request), settings.max_completion_sequences
-    if not 0 < number <= most:
-        raise InvalidRequest(f"prompts times n is {number}; it must be from 1 to {most}", "n")
-    most = settings.max_completion_tokens
-    tokens = number * (most if request.max_tokens is None else request.max_tokens)
+    if request.echo and request.logprobs is not None:
+        raise InvalidRequest(
+            "echo with logprobs ranks the vocabulary for each token of the prompt; send one",
+            "echo",
+        )
+    sizes = [_size(prompt) for prompt in _prompts(request.prompt)]
+    sequences, most = request.n * len(sizes), settings.max_completion_sequences
+    if not 0 < sequences <= most:
+        raise InvalidRequest(f"prompts times n is {sequences}; it must be from 1 to {most}", "n")
+    written = sequences * (CONTEXT if request.max_tokens is None else request.max_tokens)
+    tokens, most = sum(sizes) + written, settings.max_completion_tokens
     if tokens > most:
         raise InvalidRequest(
-            f"prompts times n times max_tokens is {tokens}; it must be at most {most}", "max_tokens"
+            f"the request may take {tokens} tokens (a prompt's bytes, {CONTEXT} at most, and "
+            f"prompts times n times max_tokens); it must be at most {most}",
+            "max_tokens",
         )
+    return min(sequences + sum(sizes) // TOKENS_PER_PLACE, settings.max_completions_in_flight)
+
+
+def _prompts(prompt: Any) -> list[Any]:
+    """Return the prompts of a request: texts or lists of tokens."""
+    is_one = not isinstance(prompt, list) or (prompt and isinstance(prompt[0], int))
+    return [prompt] if is_one else prompt
+
+
+def _size(prompt: Any) -> int:
+    """Return the most tokens that ``prompt`` may have."""
+    if isinstance(prompt, str):
+        prompt = prompt.encode()
+    return min(len(prompt), CONTEXT) if isinstance(prompt, bytes | list) else CONTEXT

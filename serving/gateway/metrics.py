@@ -74,7 +74,7 @@ class Metrics:
         )
         self.in_flight = self._new.gauge(
             "in_flight_requests",
-            "Requests at the engine; in pool completions, the sequences they generate.",
+            "Requests at the engine; in pool completions, the places they take.",
             ["pool"],
         )
         self.in_flight_limit = self._new.gauge(

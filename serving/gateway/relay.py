@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from fastapi.responses import Response, StreamingResponse
 
 from serving.gateway.admission import Admission
-from serving.gateway.completions import CompletionRequest, check_cost, sequences
+from serving.gateway.completions import CompletionRequest, places
 from serving.gateway.engine import Engine, Upstream, failure
 from serving.gateway.errors import GatewayError
 from serving.gateway.exchange import Exchange
@@ -53,11 +53,11 @@ class Relay:
         deadline = exchange.deadline(self._settings.completion_timeout_seconds)
         body = await exchange.body()
         asked = validated(CompletionRequest, body)
-        check_cost(asked, self._settings)
+        weight = places(asked, self._settings)
         self._readiness.require()
         adapter = asked.model if asked.model in self._readiness.models else OTHER
         async with AsyncExitStack() as stack:
-            slot = self._admission.slot(adapter, deadline, sequences(asked))
+            slot = self._admission.slot(adapter, deadline, weight)
             await stack.enter_async_context(slot)
             stack.enter_context(self._telemetry.stage("engine", adapter))
             upstream = await stack.enter_async_context(

@@ -46,16 +46,16 @@ class GatewaySettings(BaseSettings):
     """Upper bound of concurrent task requests to the engine. The limit itself follows the time that
     answers take; further requests are queued."""
     max_completions_in_flight: int = Field(default=8, ge=1)
-    """Maximum concurrent sequences of ``/v1/completions`` at the engine. Tasks do not wait for
-    them."""
+    """Places for ``/v1/completions`` at the engine, apart from those of tasks: a request takes one
+    a sequence, and one for each 512 tokens of its prompts. Raise it on a GPU."""
     max_queue_seconds: float = Field(default=5.0, gt=0)
     """Longest expected wait in the queue; requests that would wait longer, or past their deadline,
     get 429 at once."""
     max_completion_sequences: int = Field(default=4, ge=1)
     """Maximum sequences of one ``/v1/completions`` request: its prompts times ``n``."""
-    max_completion_tokens: int = Field(default=2048, ge=1)
-    """Maximum tokens that one ``/v1/completions`` request may generate: its prompts times ``n``
-    times ``max_tokens``."""
+    max_completion_tokens: int = Field(default=4096, ge=1)
+    """Maximum tokens of one ``/v1/completions`` request: those of its prompts (a byte of text
+    counts as one, a prompt as 2,048 at most), and its prompts times ``n`` times ``max_tokens``."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Maximum request body size."""
     probe_interval_seconds: float = Field(default=1.0, gt=0)

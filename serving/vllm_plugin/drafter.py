@@ -12,15 +12,19 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
+import vllm
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from vllm.config import VllmConfig
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from serving.language.output import Output
 from serving.tasks.registry import TASKS, parse_prompt
+from serving.vllm_plugin import TESTED_VLLM
 from serving.vllm_plugin.follower import Follower, token_bytes
 from serving.vllm_plugin.memory import Memory, Progress
 from serving.vllm_plugin.metrics import Counts, DrafterMetrics
+from serving.vllm_plugin.patches.drafting import input_fits_in_drafter
 
 MAX_KNOWN = 8192
 """Maximum cached steps of all requests; an evicted request is parsed from its prompt again."""
@@ -116,6 +120,8 @@ class Drafter:
 
     def load_model(self, *_: Any, **__: Any) -> None:
         """Prepare the drafts. vLLM calls this once, before the first request."""
+        if vllm.__version__ == TESTED_VLLM:
+            setattr(GPUModelRunner, "_input_fits_in_drafter", input_fits_in_drafter)  # noqa: B010
         tokenizer = AutoTokenizer.from_pretrained(self._tokenizer)
         self._drafts = Drafts(tokenizer, self._limit)
 

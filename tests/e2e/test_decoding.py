@@ -30,7 +30,7 @@ SAMPLING: list[dict[str, Any]] = [
     {"n": 2, "seed": 1},
     {"min_tokens": 3},
     {"max_tokens": 1, "top_k": 1},
-    {"echo": True, "logprobs": 1},
+    {"echo": True},
     {"allowed_token_ids": [3, 4, 5], "top_k": 2},
     {"structured_outputs": {"choice": ["1", "2"]}, "top_k": 1},
 ]
