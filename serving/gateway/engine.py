@@ -3,6 +3,7 @@
 Depends on vLLM's OpenAI-compatible API, but not on tasks.
 """
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -263,7 +264,7 @@ class VllmEngine:
         if remaining <= 0:  # aiohttp takes 0 for no timeout
             raise deadline.passed()
         timeout = aiohttp.ClientTimeout(
-            total=remaining, sock_connect=self._connect_seconds, ceil_threshold=remaining
+            total=remaining, sock_connect=self._connect_seconds, ceil_threshold=math.inf
         )
         try:
             async with self._session.request(

@@ -36,7 +36,7 @@ class GatewaySettings(BaseSettings):
     """The same for ``/v1/completions``, streams to their end."""
     drain_seconds: float = Field(default=30.0, ge=1)
     """Time that admitted requests may take to finish after SIGTERM; the rest are cut off."""
-    stall_seconds: float = Field(default=6.0, gt=0)
+    stall_seconds: float = Field(default=5.0, gt=0)
     """Time without progress after which the engine counts as hung, and requests get 503 at once.
     Must be twice the engine's longest step: raise it for a large model on a CPU."""
     keep_alive_seconds: int = Field(default=75, ge=1)
