@@ -72,6 +72,7 @@ class Admission:
             Overloaded: on entry, if it cannot be answered in time.
             InvalidRequest: on entry, if the caller's deadline can never be met.
         """
+        self.refuse_late(flow, deadline)
         await self._enter(flow, deadline, weight)
         start = time.perf_counter()
         try:
@@ -82,7 +83,6 @@ class Admission:
             self._leave(weight)
 
     async def _enter(self, flow: str, deadline: Deadline, weight: int) -> None:
-        self._refuse_late(flow, deadline)
         waiter = _Waiter(weight)
         self._queue.push(flow, waiter, weight * max(self._limit.mean(flow), LEAST_COST))
         self._admit()
@@ -104,8 +104,14 @@ class Admission:
                     self._queue.discard(flow, waiter)
                     self._admit()
 
-    def _refuse_late(self, flow: str, deadline: Deadline) -> None:
-        """Raise unless a request that comes now is expected to be answered in time."""
+    def refuse_late(self, flow: str, deadline: Deadline) -> None:
+        """Raise unless a request that comes now is expected to be answered in time. ``slot`` does
+        so itself; asking before a body is read makes a refusal cheap.
+
+        Raises:
+            Overloaded: others wait.
+            InvalidRequest: the caller's deadline can never be met.
+        """
         remaining = deadline.remaining()
         if deadline.is_callers and self._limit.least(flow) > remaining:
             least = math.ceil(self._limit.least(flow) * 1000)

@@ -162,10 +162,14 @@ class Exchange:
     async def fail(self, error: GatewayError) -> None:
         """Send ``error`` as the response."""
         await self._discard()
-        headers = [(b"content-type", b"application/json")]
-        headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
+        body = error.bytes()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            *((name.encode(), value.encode()) for name, value in error.headers.items()),
+        ]
         await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": error.bytes()})
+        await self.send({"type": "http.response.body", "body": body})
 
     def _ids(self) -> dict[str, str]:
         """Return the client's ids if well formed; generate a request id if it is not."""

@@ -40,6 +40,15 @@ class Generator:
         self._engine, self._admission, self._readiness = engine, admission, readiness
         self._telemetry, self._metrics = telemetry, telemetry.metrics
 
+    def refuse(self, task: Task[Any], deadline: Deadline) -> None:
+        """Raise if a request for ``task`` that comes now would not be answered.
+
+        Raises:
+            GatewayError: EngineUnavailable, Stopping, Overloaded or InvalidRequest.
+        """
+        self._readiness.require()
+        self._admission.refuse_late(task.name, deadline)
+
     async def answer(
         self, task: Task[Any], request: BaseModel, headers: Mapping[str, str], deadline: Deadline
     ) -> str:
@@ -54,7 +63,6 @@ class Generator:
         Raises:
             GatewayError: InvalidRequest, Overloaded, an engine error, or WrongAnswer.
         """
-        self._readiness.require()
         async with self._admission.slot(task.name, deadline):
             if (first := task.missing(request)) is not None:
                 before = await self._ask(TASKS[task.prerequisite], first, headers, deadline)

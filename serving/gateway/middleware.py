@@ -7,7 +7,7 @@ import time
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.gateway.errors import CLIENT_LEFT, GatewayError, Stopping
+from serving.gateway.errors import CLIENT_LEFT, GatewayError, Overloaded, Stopping
 from serving.gateway.exchange import Exchange
 from serving.gateway.metrics import OTHER
 from serving.gateway.server import Drain
@@ -95,6 +95,6 @@ def _matched(scope: Scope) -> tuple[str, str]:
 
 
 def _level(route: str, status: int) -> int:
-    if route in OPERATIONS:
+    if route in OPERATIONS or status == Overloaded.status:  # a flood must not fill the log
         return logging.DEBUG
     return logging.WARNING if status >= 500 else logging.INFO

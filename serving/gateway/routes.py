@@ -115,6 +115,7 @@ def _add_task(
     async def generate(request: Request) -> Response:
         exchange = exchange_of(request)
         deadline = exchange.deadline(timeout_seconds)
+        generator.refuse(task, deadline)
         asked = validated(task.request, await exchange.body())
         render = choose(request, forms)
         return render(await generator.answer(task, asked, exchange.headers, deadline))
