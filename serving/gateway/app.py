@@ -16,11 +16,11 @@ from serving.gateway.errors import RouteError
 from serving.gateway.generate import Generator
 from serving.gateway.limit import AdaptiveLimit, Limit
 from serving.gateway.metrics import COMPLETION_POOL, TASK_POOL, Metrics
-from serving.gateway.middleware import RequestMiddleware
+from serving.gateway.middleware import Gate, RequestMiddleware
 from serving.gateway.process import watch_process
 from serving.gateway.readiness import Readiness
 from serving.gateway.relay import Relay
-from serving.gateway.routes import SCHEMAS, routes
+from serving.gateway.routes import SCHEMAS, gates, routes
 from serving.gateway.server import Drain
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
@@ -52,6 +52,7 @@ def create_app(
         drain: set by the server when it stops.
     """
     metrics, drain = Metrics(), drain or Drain()
+    at_gate: dict[str, Gate] = {}
     telemetry = Telemetry(metrics, traces)
     for task in TASKS.values():
         for output in task.outputs():
@@ -72,6 +73,7 @@ def create_app(
         relay = Relay(settings, engine, completions, readiness, telemetry)
         router = routes(settings, engine, generator, relay, readiness, metrics)
         app.router.routes[:0] = router.routes  # ahead of the docs pages: first match wins
+        at_gate.update(gates(settings, generator))
         watches = [asyncio.create_task(w) for w in (readiness.watch(), watch_process(metrics))]
         yield
         for watch in watches:
@@ -88,6 +90,7 @@ def create_app(
         telemetry=telemetry,
         max_body_bytes=settings.max_body_bytes,
         drain=drain,
+        gates=at_gate,
     )
     app.add_exception_handler(HTTPException, _no_route)
     _describe(app)

@@ -28,6 +28,8 @@ _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
 """W3C Trace Context, level 1, section 3.2."""
+SHORT_BYTES = 2**16
+"""A body that uvicorn reads by itself (uvicorn/protocols/http/flow_control.py)."""
 DISCARD_BYTES, DISCARD_SECONDS = 2**25, 2.0
 """How much of a refused body is read. A connection that closes with unread data is reset, and its
 client does not see the response."""
@@ -103,8 +105,7 @@ class Exchange:
         if kind != b"application/json":
             shown = repr(kind[:80].decode("latin-1")) if kind else "missing"
             raise UnsupportedMediaType(f"content-type is {shown}; send application/json")
-        told = self._given.get(b"content-length", b"")
-        length, body = int(told) if told.isdigit() else 0, b""
+        length, body = self._length, b""
         while self._has_more and max(length, len(body)) <= self._max_body_bytes:
             body += await self._read()
         if max(length, len(body)) > self._max_body_bytes:
@@ -114,6 +115,12 @@ class Exchange:
         self._watcher = asyncio.create_task(self._watch(work))
         return body
 
+    @property
+    def _length(self) -> int:
+        """Length of the body, as the client says; 0 if it does not."""
+        told = self._given.get(b"content-length", b"")
+        return int(told) if told.isdigit() else 0
+
     async def _read(self) -> bytes:
         """Return the next part of the body."""
         message = await self._receive()
@@ -122,9 +129,10 @@ class Exchange:
         return part
 
     async def _discard(self) -> None:
-        """Read what is left of the body, within limits, unless the client waits to be asked for it
-        (RFC 9110, section 10.1.1)."""
-        if b"expect" in self._given:
+        """Read what is left of the body, within limits, unless the server will, or the client waits
+        to be asked for it (RFC 9110, section 10.1.1)."""
+        stays = b"connection" not in self._given and not self._drain.is_leaving
+        if b"expect" in self._given or (stays and 0 < self._length <= SHORT_BYTES):
             return
         size = 0
         with suppress(TimeoutError):
@@ -161,6 +169,7 @@ class Exchange:
 
     async def fail(self, error: GatewayError) -> None:
         """Send ``error`` as the response."""
+        self.error = error
         await self._discard()
         body = error.bytes()
         headers = [

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Mapping
 
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +19,9 @@ OPERATIONS = ("/healthz", "/readyz", "/metrics")
 UNKNOWN_METHOD = "_OTHER"
 """OpenTelemetry's value for methods that are not served."""
 
+Gate = Callable[[Exchange], None]
+"""Raises a GatewayError if a request is refused."""
+
 log = logging.getLogger(__name__)
 
 
@@ -29,13 +33,20 @@ class RequestMiddleware:
         telemetry: receives request metrics and traces.
         max_body_bytes: maximum request body size.
         drain: whether answers should close their connections.
+        gates: what refuses a POST by its path, before its body is read and its route is found: a
+            flood of refusals must leave the processor to those who are answered.
     """
 
     def __init__(
-        self, app: ASGIApp, telemetry: Telemetry, max_body_bytes: int, drain: Drain
+        self,
+        app: ASGIApp,
+        telemetry: Telemetry,
+        max_body_bytes: int,
+        drain: Drain,
+        gates: Mapping[str, Gate],
     ) -> None:
         self._app, self._telemetry, self._max_body_bytes = app, telemetry, max_body_bytes
-        self._drain = drain
+        self._drain, self._gates = drain, gates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,7 +58,7 @@ class RequestMiddleware:
         with self._telemetry.request(name, exchange.headers) as span:
             exchange.trace(span)
             await self._answer(scope, exchange)
-            route, method = _matched(scope)
+            route, method = self._matched(scope)
             status = exchange.status
             if error := exchange.error:  # it takes precedence over a status that was sent before it
                 status = error.counted_status or error.status
@@ -66,6 +77,8 @@ class RequestMiddleware:
         work = asyncio.current_task()
         assert work
         try:
+            if scope["method"] == "POST" and (gate := self._gates.get(scope["path"])):
+                gate(exchange)
             await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if not exchange.has_left:
@@ -81,17 +94,18 @@ class RequestMiddleware:
                 exchange.error = GatewayError("internal error")
         finally:
             exchange.end()
-        if exchange.error and exchange.status == CLIENT_LEFT:
+        if exchange.error and exchange.status == CLIENT_LEFT:  # it has not been sent
             await exchange.fail(exchange.error)
 
-
-def _matched(scope: Scope) -> tuple[str, str]:
-    """Return route path and method as labels, without client-controlled values. Route paths have no
-    parameters."""
-    route, method = scope.get("route"), str(scope["method"])
-    if not isinstance(route, Route):  # none, or the folder with the API page's files
-        return OTHER, UNKNOWN_METHOD
-    return route.path, method if method in (route.methods or ()) else UNKNOWN_METHOD
+    def _matched(self, scope: Scope) -> tuple[str, str]:
+        """Return route path and method as labels, without client-controlled values. Route paths
+        have no parameters."""
+        route, method = scope.get("route"), str(scope["method"])
+        if isinstance(route, Route):
+            return route.path, method if method in (route.methods or ()) else UNKNOWN_METHOD
+        if method == "POST" and scope["path"] in self._gates:  # refused at the gate
+            return scope["path"], method
+        return OTHER, UNKNOWN_METHOD  # no route, or the folder with the API page's files
 
 
 def _level(route: str, status: int) -> int:

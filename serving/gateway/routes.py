@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,10 +17,11 @@ from serving.gateway.completions import CompletionRequest
 from serving.gateway.deadline import TIMEOUT
 from serving.gateway.engine import Engine
 from serving.gateway.errors import InvalidRequest
-from serving.gateway.exchange import exchange_of
+from serving.gateway.exchange import Exchange, exchange_of
 from serving.gateway.formats import choose, forms_of
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import Metrics
+from serving.gateway.middleware import Gate
 from serving.gateway.readiness import Readiness
 from serving.gateway.relay import Relay
 from serving.gateway.settings import GatewaySettings
@@ -27,6 +29,7 @@ from serving.gateway.validation import validated
 from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 
+PATH = "/gen/routine/{task}"
 REFERENCE = "#/components/schemas/{model}"
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {
@@ -107,6 +110,15 @@ class PlainRoute(APIRoute):
         await response(scope, receive, send)
 
 
+def gates(settings: GatewaySettings, generator: Generator) -> dict[str, Gate]:
+    """Return what refuses a task's request before anything of it is read, by path."""
+
+    def gate(task: Task[Any], exchange: Exchange) -> None:
+        generator.refuse(task, exchange.deadline(settings.task_timeout_seconds))
+
+    return {PATH.format(task=task.name): partial(gate, task) for task in TASKS.values()}
+
+
 def _add_task(
     router: APIRouter, task: Task[Any], generator: Generator, timeout_seconds: float
 ) -> None:
@@ -115,7 +127,6 @@ def _add_task(
     async def generate(request: Request) -> Response:
         exchange = exchange_of(request)
         deadline = exchange.deadline(timeout_seconds)
-        generator.refuse(task, deadline)
         asked = validated(task.request, await exchange.body())
         render = choose(request, forms)
         return render(await generator.answer(task, asked, exchange.headers, deadline))
@@ -127,7 +138,7 @@ def _add_task(
     reference = {"$ref": REFERENCE.format(model=task.request.__name__)}
     content = {"application/json": {"schema": reference, "examples": examples}}
     router.add_api_route(
-        f"/gen/routine/{task.name}",
+        PATH.format(task=task.name),
         generate,
         methods=["POST"],
         tags=["routine"],
