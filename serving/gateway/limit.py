@@ -69,13 +69,12 @@ class AdaptiveLimit(Limit):
     def observe(self, flow: str, seconds: float, is_full: bool) -> None:
         super().observe(flow, seconds, is_full)
         mean = self._mean[flow]
+        if time.monotonic() < self._rest_until:
+            return  # what was at the engine at the last decrease has not shown its effect yet
         if mean > MANY_TIMES * self._least[flow]:
             self._is_starting = False
-            if (
-                time.monotonic() > self._rest_until
-            ):  # what is at the engine came before the decrease
-                self._rest_until = time.monotonic() + mean
-                self.value = max(1.0, self.value * DECREASE)
+            self._rest_until = time.monotonic() + mean
+            self.value = max(1.0, self.value * DECREASE)
         elif is_full:
             step = 1.0 if self._is_starting else 1 / self.value
             self.value = min(self._most, self.value + step)
