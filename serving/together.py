@@ -1,34 +1,33 @@
-"""Runs several processes as a unit: all or none.
-
-If one stops for any reason, the others are stopped too and this process exits with a non-zero code.
-Ctrl-C, SIGTERM and a closed terminal stop all; only SIGKILL of this process leaves them running.
-Restarts are left to the supervisor (systemd, a container's restart policy).
+"""Runs the service's processes as a unit, and shows the user how it goes.
 
 Output goes to a file. The terminal shows the startup steps, each process's lines that start with
-its own name and a colon, which are meant for the user, and warnings.
+its own name and a colon, which are meant for the user, and warnings. Ctrl-C, SIGTERM and a closed
+terminal stop all, the gateway first; only SIGKILL of this process leaves them running.
 """
 
 import json
-import os
-import shlex
-import signal
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from honcho.manager import SYSTEM_PRINTER_NAME, Manager
-from honcho.printer import Message, Printer
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.engine.health import NoProgress, check
+from serving.engine.settings import EngineSettings
 from serving.gateway.settings import GatewaySettings
 from serving.process import StartError, load
+from serving.supervision import Supervision
 from serving.tasks.registry import TASKS
 from serving.terminal import Terminal
 
 POLL_SECONDS = 0.2
+WATCH_SECONDS = 5
+"""Interval of checks once the service is ready."""
 
 
 class RunSettings(BaseSettings):
@@ -38,48 +37,44 @@ class RunSettings(BaseSettings):
 
     log: str = "serve.log"
     """File for the output of all processes; ``json`` writes it to standard output instead."""
+    engine_hang_seconds: float = Field(default=60.0, gt=0)
+    """Time that an engine may make no progress before ``make serve`` kills and restarts it."""
 
 
-class Lines(Printer):  # type: ignore[misc]  # honcho is untyped
-    """Writes all lines to a file, and those meant for the user to the terminal too."""
+class Lines:
+    """Writes all lines to a file, and those meant for the user to the terminal too.
 
-    def __init__(self, file: TextIO, terminal: Terminal) -> None:
-        super().__init__(file)
-        self._terminal = terminal
-        self._last: dict[str, str] = {}
-        """Last line written, by process."""
-        self.stopping = threading.Event()
-        """Set once any process stops, which stops all."""
+    Args:
+        file: receives all lines, with time and process.
+        terminal: the user's; None shows nothing.
+    """
 
-    def write(self, message: Message) -> None:
-        """Handle a message from honcho: process output, or honcho's own status message."""
-        super().write(message)
-        data, name = message.data, message.name
-        text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
-        for line in filter(None, map(str.rstrip, text.splitlines())):
-            if name == SYSTEM_PRINTER_NAME:
-                self._tell_stop(line)
-                continue
-            self._last[name] = line
-            if line.startswith(f"{name}: "):
-                self._terminal.step(line)
-            elif warning := _warning(line):
-                self._terminal.step(f"{name}: warning: {warning}")
+    def __init__(self, file: TextIO, terminal: Terminal | None) -> None:
+        self._file, self._terminal = file, terminal
 
-    def _tell_stop(self, line: str) -> None:
-        """Report the reason for the shutdown, from the first line about a signal or an exit."""
-        name, stopped, code = line.partition(" stopped (rc=")
-        if self.stopping.is_set() or not (stopped or line.endswith(" received")):
-            return
-        self.stopping.set()
-        last = self._last.get(name, "it wrote nothing")
-        if not stopped:
-            self._terminal.step(f"{line}: stopping")
-        elif not last.startswith(f"{name}: "):  # otherwise the process has reported it itself
-            self._terminal.step(
-                f"{name} exited unexpectedly (exit code {code.rstrip(')')}); full log: "
-                f"{self.output.name}; last line: {last}"
-            )
+    def write(self, name: str, line: str) -> None:
+        """Handle a line of a process's output."""
+        self._file.write(f"{time.strftime('%H:%M:%S')} {name:7} | {line}\n")
+        self._file.flush()
+        if line.startswith(f"{name}: "):
+            self.tell(line)
+        elif warning := _warning(line):
+            self.tell(f"{name}: warning: {warning}")
+
+    def tell(self, text: str) -> None:
+        """Show a line to the user, with the time."""
+        if self._terminal:
+            self._terminal.step(text)
+
+    def show(self, text: str) -> None:
+        """Show a line to the user, without the time."""
+        if self._terminal:
+            self._terminal.line(text)
+
+    def tick(self, text: str) -> None:
+        """Show the user what is in progress."""
+        if self._terminal:
+            self._terminal.tick(text)
 
 
 def _warning(line: str) -> str:
@@ -93,59 +88,105 @@ def _warning(line: str) -> str:
 
 
 def together(modules: Mapping[str, str]) -> None:
-    """Run Python modules, including the gateway, until one exits. Then stop the others and exit.
+    """Run Python modules, including the gateway, until a signal or until one cannot be kept
+    running. Then exit.
 
     Args:
-        modules: Python modules by their name in the log.
+        modules: Python modules by their name in the log, the gateway last.
     """
     try:
         settings, gateway = load(RunSettings), load(GatewaySettings)
-        manager = Manager(None if settings.log == "json" else _printer(settings.log, gateway))
+        cores = load(EngineSettings).engine_data_parallel
+        lines = _lines(settings.log)
+        supervision = Supervision(modules, lines.write, lines.tell)
     except StartError as error:
         sys.exit(f"serve: {error}")
-    python = shlex.quote(sys.executable)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    for name, module in modules.items():
-        manager.add_process(name, f"exec {python} -m {module}", env=environment)
-    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    manager.loop()
-    # vLLM's API server exits with 0 when its engine core dies; any exit here is a failure.
-    sys.exit(manager.returncode or 1)
+    watch = Watch(supervision, lines, settings, gateway, cores)
+    threading.Thread(target=watch.run, daemon=True).start()
+    sys.exit(supervision.main())
 
 
-def _printer(log: str, gateway: GatewaySettings) -> Lines:
+def _lines(log: str) -> Lines:
+    if log == "json":
+        return Lines(sys.stdout, None)
     try:
         file = Path(log).open("w", encoding="utf-8")  # noqa: SIM115 (open until exit)
     except OSError as error:
         raise StartError(f"LOG={log} cannot be written ({error.strerror}): set LOG") from error
     terminal = Terminal(sys.stdout)
     terminal.step(f"starting; log: {log}")
-    lines = Lines(file, terminal)
-    waiting = threading.Thread(
-        target=_tell_ready, args=(gateway, terminal, lines.stopping), daemon=True
-    )
-    waiting.start()
-    return lines
+    return Lines(file, terminal)
 
 
-def _tell_ready(gateway: GatewaySettings, terminal: Terminal, stopping: threading.Event) -> None:
-    """Wait until the service is ready and print how to use it; return early if it stops."""
-    host = "127.0.0.1" if gateway.host in ("0.0.0.0", "::") else gateway.host
-    url = f"http://{host}:{gateway.port}"
-    for what, address in (
-        ("loading the model", f"{gateway.engine}/health"),
-        ("trying adapters and constraints", f"{url}/readyz"),
-    ):
-        while not _answers(address):
-            terminal.tick(what)
-            if stopping.wait(POLL_SECONDS):
-                return
-        terminal.step(f"done: {what}")
-    terminal.step(f"ready: {url} (API page: {url}/docs). Try:")
-    task = next(iter(TASKS.values()))
-    body = json.dumps(task.examples[0].model_dump(), ensure_ascii=False)
-    json_type = "-H 'content-type: application/json'"
-    terminal.line(f"curl {url}/gen/routine/{task.name} {json_type} -d '{body}'")
+class Watch:
+    """Waits until the service is ready and prints how to use it. Afterwards, kills an engine that
+    hangs, for supervisord to start it again.
+
+    Args:
+        supervision: the processes.
+        lines: where to tell.
+        settings: of this run.
+        gateway: the gateway's settings.
+        cores: engine cores.
+    """
+
+    def __init__(
+        self,
+        supervision: Supervision,
+        lines: Lines,
+        settings: RunSettings,
+        gateway: GatewaySettings,
+        cores: int,
+    ) -> None:
+        self._supervision, self._lines, self._cores = supervision, lines, cores
+        self._hang_seconds, self._engine = settings.engine_hang_seconds, gateway.engine
+        host = "127.0.0.1" if gateway.host in ("0.0.0.0", "::") else gateway.host
+        self._url = f"http://{host}:{gateway.port}"
+        self._health, self._ready = f"{gateway.engine}/health", f"{self._url}/readyz"
+
+    def run(self) -> None:
+        for what, address in (
+            ("loading the model", self._health),
+            ("trying adapters and constraints", self._ready),
+        ):
+            while not _answers(address):
+                if self._supervision.is_stopping:
+                    return
+                self._lines.tick(what)
+                time.sleep(POLL_SECONDS)
+            self._lines.tell(f"done: {what}")
+        self._supervision.was_ready = True
+        self._lines.tell(f"ready: {self._url} (API page: {self._url}/docs). Try:")
+        task = next(iter(TASKS.values()))
+        body = json.dumps(task.examples[0].model_dump(), ensure_ascii=False)
+        json_type = "-H 'content-type: application/json'"
+        self._lines.show(f"curl {self._url}/gen/routine/{task.name} {json_type} -d '{body}'")
+        if "engine" in self._supervision.last:  # not a cluster, which looks after itself
+            self._watch_progress()
+
+    def _watch_progress(self) -> None:
+        hung_since, was_ready = 0.0, True
+        while not self._supervision.is_stopping:
+            time.sleep(WATCH_SECONDS)
+            if (is_ready := _answers(self._ready)) and not was_ready:
+                self._lines.tell("ready again")
+            was_ready = is_ready
+            if is_ready or not _answers(self._health) or self._moves():
+                hung_since = 0.0
+                continue
+            hung_since = hung_since or time.monotonic()
+            if time.monotonic() - hung_since > self._hang_seconds:
+                self._lines.tell(f"engine: no progress for {self._hang_seconds:g} s: killing it")
+                self._supervision.kill("engine")
+
+    def _moves(self) -> bool:
+        try:
+            check(self._engine, self._cores, WATCH_SECONDS)
+        except NoProgress:
+            return False
+        except OSError:  # it has just stopped: supervisord's business
+            pass
+        return True
 
 
 def _answers(address: str) -> bool:
