@@ -39,7 +39,7 @@ STEADY_SECONDS = 5
 """Time of good answers before a fault, and after."""
 PARTS = {
     "gateway": "-m serving.gateway",
-    "API server": "serving.engine.serve",
+    "API server": "-m serving.engine.serve",
     "core": "EngineCore",
 }
 BROKE_OFF = "broke off"

@@ -24,7 +24,8 @@ print('{no JSON')
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200)
+        sick = self.path == "/readyz" and os.path.exists("sick")
+        self.send_response(503 if sick else 200)
         self.end_headers()
 
 def serve(variable):
@@ -153,6 +154,21 @@ def test_the_gateway_stops_before_the_engine(tmp_path: Path) -> None:
         "gateway | asked to stop", "gateway | stopped", "engine  | asked to stop",
         "engine  | stopped",
     ]  # fmt: skip
+
+
+def test_an_engine_without_progress_is_killed_and_started_again(tmp_path: Path) -> None:
+    """It answers its health check; the gateway says that it is not ready."""
+    run = Run(tmp_path, ENGINE, ENGINE_HANG_SECONDS="1")
+    wait_for(lambda: any(line.startswith("curl") for line in run.seen))
+    (tmp_path / "sick").touch()
+    killed = "T engine: no progress for 1 s: killing it"
+    wait_for(lambda: killed in run.seen)
+    (tmp_path / "sick").unlink()
+    again = "T engine exited unexpectedly (terminated by SIGKILL); starting it again; last line: "
+    wait_for(lambda: any(line.startswith(again) for line in run.seen))
+    wait_for(lambda: "T ready again" in run.seen)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.process.wait(30) == 0
 
 
 def test_a_second_signal_waits_for_nothing(tmp_path: Path) -> None:
