@@ -10,11 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 """A container's CPU quota and period in microseconds; the quota is ``max`` if unlimited."""
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""A container's memory limit in bytes; ``max`` if unlimited."""
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
@@ -69,6 +72,15 @@ def cores() -> float:
         quota, period = map(int, CPU_LIMIT.read_text(encoding="ascii").split())
         allowed = min(allowed, quota / period)
     return allowed
+
+
+def memory_gib() -> float:
+    """Return the GiB of memory that this process may use: the machine's or the container's limit,
+    whichever is lower."""
+    total: float = psutil.virtual_memory().total
+    with suppress(OSError, ValueError):  # not in a container, or no limit
+        total = min(total, int(MEMORY_LIMIT.read_text(encoding="ascii")))
+    return total / 2**30
 
 
 def die_with_parent() -> None:

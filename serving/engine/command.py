@@ -8,12 +8,16 @@ from pathlib import Path
 from serving.engine.machine import Machine
 from serving.engine.settings import EngineSettings
 from serving.lock import Lock
+from serving.process import memory_gib
 from serving.tracing import TraceTarget
+from serving.vllm_plugin import cap
 
 DRAFTER = "serving.vllm_plugin.drafter.Drafter"
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 SERVICE = "routine-engine"
 """Service name in traces, unless OTEL_SERVICE_NAME is set."""
+MEMORY_SHARE = 0.95
+"""Share of the container's or the machine's memory that the engine may take."""
 LONG_PROMPT_TOKENS = 128
 """Tokens of one prompt that the engine reads in a step, if there are other requests."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -102,6 +106,7 @@ def environment(
         # connections that have a pending request when its event loop is late.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
     }
+    variables[cap.VARIABLE] = str(settings.engine_memory_gib or memory_gib() * MEMORY_SHARE)
     if traces:
         variables["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = traces.protocol
         variables["OTEL_SERVICE_NAME"] = os.environ.get("OTEL_SERVICE_NAME", SERVICE)

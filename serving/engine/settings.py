@@ -43,5 +43,8 @@ class EngineSettings(BaseSettings):
     """Maximum requests per batch."""
     engine_cpu_kv_cache_gib: int = Field(default=2, ge=1)
     """KV cache size on a CPU, in GiB."""
+    engine_memory_gib: float | None = Field(default=None, gt=0)
+    """Memory in GiB at which the engine ends itself, rather than have the kernel end something
+    else. By default, 95 % of the container's or the machine's."""
     engine_gpu_memory_share: float = Field(default=0.9, gt=0, le=1)
     """Fraction of GPU memory that vLLM uses."""

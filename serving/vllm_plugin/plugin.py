@@ -5,7 +5,8 @@ With the tested vLLM version only, it applies ``patches.constraints`` and, on CP
 
 vLLM runs its engine core and workers as children of the API server. If the API server is killed
 (out of memory, SIGKILL), vLLM 0.32 leaves them running. They hold the model's memory and the output
-pipe, so the process that started the engine waits forever. This plugin makes them exit with it.
+pipe, so the process that started the engine waits forever. This plugin makes them exit with it, and
+ends the engine if it takes more memory than it may.
 """
 
 import atexit
@@ -13,7 +14,7 @@ import logging
 
 from serving.metrics import remove_folder
 from serving.process import die_with_parent
-from serving.vllm_plugin import TESTED_VLLM
+from serving.vllm_plugin import TESTED_VLLM, cap
 
 LORA_WRAPPER = "serving.vllm_plugin.patches.lora.GroupedPunicaWrapper"
 
@@ -25,6 +26,7 @@ def register() -> None:
     """Apply the changes. vLLM calls this in each of its processes, possibly more than once."""
     atexit.register(remove_folder)
     die_with_parent()
+    cap.start()
     import vllm
     from vllm.platforms import current_platform
 
