@@ -49,17 +49,6 @@ def post(url: str) -> tuple[int, float, str]:
     return status, time.monotonic() - start, answer
 
 
-@pytest.mark.parametrize("victim", ["-m serving.engine.serve", "EngineCore", "-m serving.gateway"])
-def test_whichever_process_is_killed_the_service_is_back_soon(victim: str, stack: Stack) -> None:
-    assert post(stack.url)[0] == 200
-    killed = stack.pid_of(victim)
-    os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: get(f"{stack.url}/readyz") != 200)
-    wait_for(lambda: get(f"{stack.url}/readyz") == 200)
-    assert post(stack.url)[0] == 200
-    assert stack.pid_of(victim) != killed
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_everything(number: signal.Signals, tmp_path: Path) -> None:
     stack = Stack.start(tmp_path / "serve.log")
