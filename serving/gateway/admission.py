@@ -135,9 +135,9 @@ class Admission:
         return before * flows * self._limit.mean(flow) / self._limit.value
 
     def _overloaded(self, late: float) -> Overloaded:
-        seconds = math.ceil(late * (1 + random.uniform(0, SPREAD)))
+        seconds = max(1, math.ceil(late * (1 + random.uniform(0, SPREAD))))
         return Overloaded(
-            f"{len(self._queue)} requests are waiting; try again in {seconds} s", max(1, seconds)
+            f"{len(self._queue)} requests are waiting; try again in {seconds} s", seconds
         )
 
     def _admit(self) -> None:
