@@ -17,16 +17,31 @@ from typing import TypeVar
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.parser import text_string_to_metric_families
 
 from serving.process import StartError
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the folder's path. prometheus_client reads it on import."""
 PREFIX = "routine_"
+ENGINE_STEPS = "vllm:iteration_tokens_total_count"
+"""vLLM's metric with the number of steps, one sample a core."""
 NEEDED_BYTES = 2**26
 """Free disk space required at startup. The files are memory-mapped, so a failed page write kills
 the process."""
 _FOLDER_NAME = re.compile(r"routine-metrics-(\d+)-\w+")
+
+
+def engine_steps(text: str) -> dict[str, float]:
+    """Return the number of steps by engine core, from vLLM's metrics. A core without a request
+    may be missing.
+
+    Raises:
+        ValueError: it is not Prometheus's format.
+    """
+    lines = "\n".join(line for line in text.splitlines() if line.startswith(ENGINE_STEPS))
+    families = text_string_to_metric_families(f"{lines}\n")
+    return {one.labels["engine"]: one.value for family in families for one in family.samples}
 
 
 @dataclass(frozen=True)

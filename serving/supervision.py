@@ -39,6 +39,7 @@ nocleanup = true
 """
 _PROGRAM = """[program:{name}]
 command = {command}
+environment = PYTHONUNBUFFERED="1"
 priority = {priority}
 startsecs = {steady}
 startretries = {tries}
@@ -108,7 +109,7 @@ class Supervision(Supervisor):  # type: ignore[misc]
         programs = (
             _PROGRAM.format(
                 name=name,
-                command=f"{python} -u -m {module}",
+                command=f"{python} -m {module}",
                 priority=number,
                 steady=STEADY_SECONDS,
                 tries=TRIES,

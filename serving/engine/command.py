@@ -14,6 +14,16 @@ from serving.vllm_plugin import cap
 
 DRAFTER = "serving.vllm_plugin.drafter.Drafter"
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+CPU_OPTIONS: dict[str, str | int | float] = {
+    # Requests that differ only in their last lines share the cached prefix, in whole blocks.
+    # vLLM's default CPU block, 128 tokens, is longer than our prompts.
+    "--block-size": 32,
+    # Run the model in the engine core's process. vLLM's CPU default is a worker process; the two
+    # busy-wait for each other on two cores that others need (vllm/platforms/cpu.py,
+    # vllm/distributed/device_communicators/shm_broadcast.py). Set by class because vLLM overrides
+    # the short name.
+    "--distributed-executor-backend": IN_PROCESS,
+}
 SERVICE = "routine-engine"
 """Service name in traces, unless OTEL_SERVICE_NAME is set."""
 MEMORY_SHARE = 0.95
@@ -78,14 +88,7 @@ def arguments(
     if machine.gpu:
         options["--gpu-memory-utilization"] = settings.engine_gpu_memory_share
     else:
-        # Requests that differ only in their last lines share the cached prefix, in whole blocks.
-        # vLLM's default CPU block, 128 tokens, is longer than our prompts.
-        options["--block-size"] = 32
-        # Run the model in the engine core's process. vLLM's CPU default is a worker process; the
-        # two busy-wait for each other on two cores that others need (vllm/platforms/cpu.py,
-        # vllm/distributed/device_communicators/shm_broadcast.py). Set by class because vLLM
-        # overrides the short name.
-        options["--distributed-executor-backend"] = IN_PROCESS
+        options |= CPU_OPTIONS
     command = [sys.executable, "-W", "ignore", "-m", "serving.engine.serve"]
     command += ["--disable-uvicorn-access-log", "--enable-lora", "--lora-modules", *modules]
     for name, value in options.items():

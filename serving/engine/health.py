@@ -12,15 +12,13 @@ import time
 import urllib.request
 from contextlib import suppress
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from serving.engine.settings import EngineSettings
+from serving.metrics import engine_steps
 from serving.process import StartError, load
 
 PATIENCE_SECONDS = 20
 """Longer than the longest step: a full batch of prompts on a CPU."""
 POLL_SECONDS = 0.25
-STEPS = "vllm:iteration_tokens_total_count"
 ONE_TOKEN = b'{"prompt": ".", "max_tokens": 1}'
 
 
@@ -35,9 +33,7 @@ def steps(url: str) -> dict[str, float]:
         OSError: the API server does not respond.
     """
     with urllib.request.urlopen(f"{url}/metrics", timeout=PATIENCE_SECONDS) as response:
-        families = text_string_to_metric_families(response.read().decode())
-    samples = (sample for family in families for sample in family.samples)
-    return {found.labels["engine"]: found.value for found in samples if found.name == STEPS}
+        return engine_steps(response.read().decode())
 
 
 def _generate(url: str, core: int) -> None:

@@ -51,10 +51,8 @@ class Admission:
         self._telemetry, metrics = telemetry, telemetry.metrics
         self._admissions = metrics.admissions
         self._queued = metrics.queued.labels(pool)
-        self._wait, self._in_flight = (
-            metrics.queue_wait.labels(pool),
-            metrics.in_flight.labels(pool),
-        )
+        self._wait = metrics.queue_wait.labels(pool)
+        self._in_flight = metrics.in_flight.labels(pool)
         self._in_flight_limit = metrics.in_flight_limit.labels(pool)
         metrics.queue_wait_limit.labels(pool).set(max_queue_seconds)
         self._publish()

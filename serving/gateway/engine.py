@@ -21,11 +21,10 @@ from serving.gateway.errors import (
     GatewayError,
 )
 from serving.gateway.settings import GatewaySettings
+from serving.metrics import engine_steps
 
 HEALTH_SECONDS = 2
 """Timeout of health checks and the like; a slower API server counts as hung."""
-STEPS = b"vllm:iteration_tokens_total_count"
-"""Metric with the number of the engine core's steps, one line a core."""
 BAD_GATEWAY = 502
 TASK_PRIORITY = -1
 """The engine's lower numbers go first; what is passed through has 0."""
@@ -189,9 +188,8 @@ class VllmEngine:
 
     async def steps(self) -> float:
         text = await self._fetch("GET", "/metrics", Deadline.after(HEALTH_SECONDS))
-        lines = (line for line in text.splitlines() if line.startswith(STEPS))
         try:
-            return sum(float(line.rpartition(b" ")[2]) for line in lines)
+            return sum(engine_steps(text.decode()).values())
         except ValueError as error:
             raise EngineFault(f"the engine's metrics cannot be read: {error}") from error
 

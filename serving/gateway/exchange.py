@@ -169,7 +169,6 @@ class Exchange:
 
     async def fail(self, error: GatewayError) -> None:
         """Send ``error`` as the response."""
-        self.error = error
         await self._discard()
         body = error.bytes()
         headers = [

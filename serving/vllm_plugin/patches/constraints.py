@@ -28,7 +28,7 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager, backend_guidance
 from vllm.v1.structured_output.backend_guidance import GuidanceBackend, GuidanceGrammar
 from vllm.v1.structured_output.backend_types import StructuredOutputOptions
-from vllm.v1.structured_output.request import StructuredOutputRequest, get_structured_output_key
+from vllm.v1.structured_output.request import StructuredOutputRequest
 
 from serving.vllm_plugin import trial
 
@@ -126,12 +126,11 @@ async def add_request(
     Raises:
         VLLMValidationError: the constraint cannot be used.
     """
-    if isinstance(params, SamplingParams) and StructuredOutputRequest.from_sampling_params(params):
-        assert params.structured_outputs
+    is_sampling = isinstance(params, SamplingParams)
+    if is_sampling and (structured := StructuredOutputRequest.from_sampling_params(params)):
         if self not in _trials:
             _trials[self] = Trials(Path(self.vllm_config.model_config.tokenizer) / "tokenizer.json")
-        kind, text = get_structured_output_key(params.structured_outputs)
-        if problem := await _trials[self].problem(kind, text):
+        if problem := await _trials[self].problem(*structured.structured_output_key):
             raise VLLMValidationError(f"the output's constraint cannot be used: {problem}")
     added: Awaitable[Any] = vllm_add_request(self, request_id, prompt, params, *args, **kwargs)
     return await added

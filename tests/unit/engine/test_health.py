@@ -6,7 +6,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from serving.engine.health import STEPS, NoProgress, check
+from serving.engine.health import NoProgress, check
+from serving.metrics import ENGINE_STEPS
 
 
 async def checked(cores: int, hanging: set[str]) -> None:
@@ -14,7 +15,7 @@ async def checked(cores: int, hanging: set[str]) -> None:
     made = dict.fromkeys(map(str, range(cores)), 5)
 
     async def metrics(_: web.Request) -> web.Response:
-        lines = (f'{STEPS}{{engine="{core}"}} {steps}\n' for core, steps in made.items())
+        lines = (f'{ENGINE_STEPS}{{engine="{core}"}} {steps}\n' for core, steps in made.items())
         return web.Response(text="".join(lines))
 
     async def completions(request: web.Request) -> web.Response:
