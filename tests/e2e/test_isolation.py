@@ -46,6 +46,8 @@ HEAVY: dict[str, dict[str, Any]] = {
 MOST = 5
 """Times that the slowest percent may take of what it takes alone: three were promised, and this
 machine has others to serve. Before, it was nine to fifty."""
+ROUNDS = 3
+"""The median of them counts: one pause of the machine is the slowest percent of a round."""
 
 
 class Clients:
@@ -94,15 +96,21 @@ async def hog(session: aiohttp.ClientSession, body: dict[str, Any], seed: int) -
 async def test_tasks_are_answered_in_time_beside_the_heaviest_completions(
     stack: Stack, kind: str
 ) -> None:
+    times = [await times_as_long(stack, HEAVY[kind]) for _ in range(ROUNDS)]
+    assert statistics.median(times) < MOST, times
+
+
+async def times_as_long(stack: Stack, body: dict[str, Any]) -> float:
+    """Return the p99 of clients beside hogs, in multiples of their p99 alone."""
     alone, beside = Clients(stack.url), Clients(stack.url)
     at_engine = ("routine_in_flight_requests", (("pool", COMPLETION_POOL),))
     async with alone.running():
-        await asyncio.sleep(4)
+        await asyncio.sleep(2)
     async with aiohttp.ClientSession(stack.url) as session:
-        hogs = [asyncio.create_task(hog(session, HEAVY[kind], seed)) for seed in range(6)]
+        hogs = [asyncio.create_task(hog(session, body, seed)) for seed in range(6)]
         async with beside.running():
             taken = 0.0
-            for _ in range(20):
+            for _ in range(12):
                 await asyncio.sleep(0.3)
                 taken += scrape(stack.url)[at_engine]
             assert taken > 0
@@ -110,7 +118,7 @@ async def test_tasks_are_answered_in_time_beside_the_heaviest_completions(
             task.cancel()
         ended = await asyncio.gather(*hogs, return_exceptions=True)
     assert all(isinstance(one, asyncio.CancelledError) for one in ended), ended
-    assert beside.p99 < MOST * alone.p99
+    return beside.p99 / alone.p99
 
 
 def memory_of(stack: Stack) -> int:
