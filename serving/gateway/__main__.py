@@ -9,6 +9,7 @@ import uvicorn
 from serving.gateway import logs
 from serving.gateway.app import create_app
 from serving.gateway.process import settle
+from serving.gateway.protocol import Protocol
 from serving.gateway.server import Drain, Server
 from serving.gateway.settings import GatewaySettings
 from serving.process import StartError, check_port, load
@@ -30,7 +31,7 @@ def main() -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         access_log=False,
         proxy_headers=False,
         timeout_keep_alive=settings.keep_alive_seconds,

@@ -16,8 +16,9 @@ from serving.gateway.errors import RouteError
 from serving.gateway.generate import Generator
 from serving.gateway.limit import AdaptiveLimit, Limit
 from serving.gateway.metrics import COMPLETION_POOL, TASK_POOL, Metrics
-from serving.gateway.middleware import Gate, RequestMiddleware
+from serving.gateway.middleware import RequestMiddleware
 from serving.gateway.process import watch_process
+from serving.gateway.protocol import State
 from serving.gateway.readiness import Readiness
 from serving.gateway.relay import Relay
 from serving.gateway.routes import SCHEMAS, gates, routes
@@ -52,14 +53,13 @@ def create_app(
         drain: set by the server when it stops.
     """
     metrics, drain = Metrics(), drain or Drain()
-    at_gate: dict[str, Gate] = {}
     telemetry = Telemetry(metrics, traces)
     for task in TASKS.values():
         for output in task.outputs():
             output.decided_regex  # noqa: B018 (build it now: importing Outlines takes a second)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         engine = engine_factory(settings)
         readiness = Readiness(engine, settings, drain, metrics, on_ready)
         tasks, completions = (
@@ -73,9 +73,8 @@ def create_app(
         relay = Relay(settings, engine, completions, readiness, telemetry)
         router = routes(settings, engine, generator, relay, readiness, metrics)
         app.router.routes[:0] = router.routes  # ahead of the docs pages: first match wins
-        at_gate.update(gates(settings, generator))
         watches = [asyncio.create_task(w) for w in (readiness.watch(), watch_process(metrics))]
-        yield
+        yield {"gates": gates(settings, generator), "metrics": metrics}
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
@@ -90,7 +89,6 @@ def create_app(
         telemetry=telemetry,
         max_body_bytes=settings.max_body_bytes,
         drain=drain,
-        gates=at_gate,
     )
     app.add_exception_handler(HTTPException, _no_route)
     _describe(app)

@@ -62,9 +62,19 @@ class GatewayError(Exception):
             }
         }
 
-    def bytes(self) -> bytes:
+    def encoded(self) -> bytes:
         """Encode ``body`` as UTF-8 JSON; lone surrogates, which JSON allows, become ``?``."""
         return json.dumps(self.body(), ensure_ascii=False).encode(errors="replace")
+
+    def response(self) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Return headers and body."""
+        body = self.encoded()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            *((name.encode(), value.encode()) for name, value in self.headers.items()),
+        ]
+        return headers, body
 
 
 class ClientError(GatewayError):

@@ -1,33 +1,23 @@
 """Per-request state: ids, body, error and response status."""
 
 import asyncio
-import random
-import re
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 
 from opentelemetry.trace import Span
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from serving.gateway.deadline import TIMEOUT, Deadline
 from serving.gateway.errors import (
     CLIENT_LEFT,
     BodyTooLarge,
     GatewayError,
-    InvalidRequest,
     UnsupportedMediaType,
 )
+from serving.gateway.head import Head, with_trace
 from serving.gateway.server import Drain
 from serving.gateway.telemetry import inject
 
-_MILLISECONDS = re.compile(rb"[0-9]{1,9}")
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-)
-"""W3C Trace Context, level 1, section 3.2."""
 SHORT_BYTES = 2**16
 """A body that uvicorn reads by itself (uvicorn/protocols/http/flow_control.py)."""
 DISCARD_BYTES, DISCARD_SECONDS = 2**25, 2.0
@@ -49,11 +39,10 @@ class Exchange:
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int, drain: Drain
     ) -> None:
-        self.start, self._came_at = time.perf_counter(), asyncio.get_running_loop().time()
+        self.start, self.head = time.perf_counter(), Head(scope["headers"])
         self._receive, self._send, self._max_body_bytes = receive, send, max_body_bytes
         self._drain = drain
-        self._given: Mapping[bytes, bytes] = dict(reversed(scope["headers"]))  # first one wins
-        self.headers = self._ids()
+        self.headers = self.head.ids()
         """Headers sent to the engine and the client: ``x-request-id``, and ``traceparent`` after
         ``trace`` is called."""
         self.error: GatewayError | None = None
@@ -78,22 +67,6 @@ class Exchange:
         """Whether the client has disconnected."""
         return self._left.is_set()
 
-    def deadline(self, seconds: float) -> Deadline:
-        """Return the request's deadline: the caller's, or ``seconds`` from its start if that is
-        earlier.
-
-        Raises:
-            InvalidRequest: the caller's is not a number of milliseconds.
-        """
-        given = self._given.get(TIMEOUT.encode())
-        if given is None:
-            return Deadline(self._came_at + seconds)
-        if not _MILLISECONDS.fullmatch(given):
-            shown = repr(given[:80].decode("latin-1"))
-            raise InvalidRequest(f"{TIMEOUT} is {shown}; send milliseconds, such as 2000", TIMEOUT)
-        own = int(given) / 1000
-        return Deadline(self._came_at + min(own, seconds), is_callers=own < seconds)
-
     async def body(self) -> bytes:
         """Read the full body. Afterwards, a client disconnect cancels the request.
 
@@ -101,11 +74,11 @@ class Exchange:
             UnsupportedMediaType: the content type is not JSON.
             BodyTooLarge: the body exceeds ``max_body_bytes``.
         """
-        kind = self._given.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        kind = self.head.content_type
         if kind != b"application/json":
             shown = repr(kind[:80].decode("latin-1")) if kind else "missing"
             raise UnsupportedMediaType(f"content-type is {shown}; send application/json")
-        length, body = self._length, b""
+        length, body = self.head.length, b""
         while self._has_more and max(length, len(body)) <= self._max_body_bytes:
             body += await self._read()
         if max(length, len(body)) > self._max_body_bytes:
@@ -114,12 +87,6 @@ class Exchange:
         assert work
         self._watcher = asyncio.create_task(self._watch(work))
         return body
-
-    @property
-    def _length(self) -> int:
-        """Length of the body, as the client says; 0 if it does not."""
-        told = self._given.get(b"content-length", b"")
-        return int(told) if told.isdigit() else 0
 
     async def _read(self) -> bytes:
         """Return the next part of the body."""
@@ -131,8 +98,8 @@ class Exchange:
     async def _discard(self) -> None:
         """Read what is left of the body, within limits, unless the server will, or the client waits
         to be asked for it (RFC 9110, section 10.1.1)."""
-        stays = b"connection" not in self._given and not self._drain.is_leaving
-        if b"expect" in self._given or (stays and 0 < self._length <= SHORT_BYTES):
+        stays = b"connection" not in self.head and not self._drain.is_leaving
+        if b"expect" in self.head or (stays and 0 < self.head.length <= SHORT_BYTES):
             return
         size = 0
         with suppress(TimeoutError):
@@ -170,30 +137,15 @@ class Exchange:
     async def fail(self, error: GatewayError) -> None:
         """Send ``error`` as the response."""
         await self._discard()
-        body = error.bytes()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            *((name.encode(), value.encode()) for name, value in error.headers.items()),
-        ]
+        headers, body = error.response()
         await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
-
-    def _ids(self) -> dict[str, str]:
-        """Return the client's ids if well formed; generate a request id if it is not."""
-        request_id = self._given.get(b"x-request-id", b"").decode("latin-1")
-        if not _REQUEST_ID.fullmatch(request_id):
-            request_id = _random_hex(16)
-        traceparent = self._given.get(b"traceparent", b"").decode("latin-1")
-        if not _TRACEPARENT.fullmatch(traceparent):
-            return {"x-request-id": request_id}
-        return {"x-request-id": request_id, "traceparent": traceparent}
 
     def trace(self, span: Span) -> None:
         """Continue the client's trace, or start a new one. If ``span`` is recorded, it becomes the
         parent of the engine's spans."""
         inject(self.headers, span)
-        self.headers.setdefault("traceparent", f"00-{_random_hex(16)}-{_random_hex(8)}-01")
+        self.headers = with_trace(self.headers)
 
 
 def exchange_of(request: Request) -> Exchange:
@@ -201,8 +153,3 @@ def exchange_of(request: Request) -> Exchange:
     found = request.scope["exchange"]
     assert isinstance(found, Exchange)
     return found
-
-
-def _random_hex(size: int) -> str:
-    """``size`` random bytes as hex; not security-sensitive."""
-    return f"{random.getrandbits(8 * size):0{2 * size}x}"

@@ -41,12 +41,13 @@ class Generator:
         self._telemetry, self._metrics = telemetry, telemetry.metrics
 
     def refuse(self, task: Task[Any], deadline: Deadline) -> None:
-        """Raise if a request for ``task`` that comes now would not be answered.
+        """Raise if a request for ``task`` that comes now would not be answered; ``answer`` does so
+        itself.
 
         Raises:
             GatewayError: EngineUnavailable, Stopping, Overloaded or InvalidRequest.
         """
-        self._readiness.require()
+        self._readiness.check()
         self._admission.refuse_late(task.name, deadline)
 
     async def answer(
@@ -63,6 +64,7 @@ class Generator:
         Raises:
             GatewayError: InvalidRequest, Overloaded, an engine error, or WrongAnswer.
         """
+        self._readiness.require()
         async with self._admission.slot(task.name, deadline):
             if (first := task.missing(request)) is not None:
                 before = await self._ask(TASKS[task.prerequisite], first, headers, deadline)

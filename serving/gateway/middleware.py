@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
 
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,9 +18,6 @@ OPERATIONS = ("/healthz", "/readyz", "/metrics")
 UNKNOWN_METHOD = "_OTHER"
 """OpenTelemetry's value for methods that are not served."""
 
-Gate = Callable[[Exchange], None]
-"""Raises a GatewayError if a request is refused."""
-
 log = logging.getLogger(__name__)
 
 
@@ -33,8 +29,6 @@ class RequestMiddleware:
         telemetry: receives request metrics and traces.
         max_body_bytes: maximum request body size.
         drain: whether answers should close their connections.
-        gates: what refuses a POST by its path, before its body is read and its route is found: a
-            flood of refusals must leave the processor to those who are answered.
     """
 
     def __init__(
@@ -43,10 +37,9 @@ class RequestMiddleware:
         telemetry: Telemetry,
         max_body_bytes: int,
         drain: Drain,
-        gates: Mapping[str, Gate],
     ) -> None:
         self._app, self._telemetry, self._max_body_bytes = app, telemetry, max_body_bytes
-        self._drain, self._gates = drain, gates
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,8 +70,6 @@ class RequestMiddleware:
         work = asyncio.current_task()
         assert work
         try:
-            if scope["method"] == "POST" and (gate := self._gates.get(scope["path"])):
-                gate(exchange)
             await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if not exchange.has_left:
@@ -103,8 +94,6 @@ class RequestMiddleware:
         route, method = scope.get("route"), str(scope["method"])
         if isinstance(route, Route):
             return route.path, method if method in (route.methods or ()) else UNKNOWN_METHOD
-        if method == "POST" and scope["path"] in self._gates:  # refused at the gate
-            return scope["path"], method
         return OTHER, UNKNOWN_METHOD  # no route, or the folder with the API page's files
 
 

@@ -50,7 +50,7 @@ class Relay:
         Raises:
             GatewayError: ClientError, Overloaded, an engine error or EngineRefused.
         """
-        deadline = exchange.deadline(self._settings.completion_timeout_seconds)
+        deadline = exchange.head.deadline(self._settings.completion_timeout_seconds)
         body = await exchange.body()
         asked = validated(CompletionRequest, body)
         weight = places(asked, self._settings)
@@ -89,7 +89,7 @@ class Relay:
             exchange.error = error
             if not is_stream:
                 raise
-            yield _DATA + error.bytes() + _EVENT_END
+            yield _DATA + error.encoded() + _EVENT_END
 
     def _count(self, end: bytes, adapter: str) -> None:
         """Count the tokens reported in the last bytes of a response."""

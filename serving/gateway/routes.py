@@ -17,11 +17,12 @@ from serving.gateway.completions import CompletionRequest
 from serving.gateway.deadline import TIMEOUT
 from serving.gateway.engine import Engine
 from serving.gateway.errors import InvalidRequest
-from serving.gateway.exchange import Exchange, exchange_of
+from serving.gateway.exchange import exchange_of
 from serving.gateway.formats import choose, forms_of
 from serving.gateway.generate import Generator
+from serving.gateway.head import Head
 from serving.gateway.metrics import Metrics
-from serving.gateway.middleware import Gate
+from serving.gateway.protocol import Gate
 from serving.gateway.readiness import Readiness
 from serving.gateway.relay import Relay
 from serving.gateway.settings import GatewaySettings
@@ -110,13 +111,13 @@ class PlainRoute(APIRoute):
         await response(scope, receive, send)
 
 
-def gates(settings: GatewaySettings, generator: Generator) -> dict[str, Gate]:
-    """Return what refuses a task's request before anything of it is read, by path."""
+def gates(settings: GatewaySettings, generator: Generator) -> dict[bytes, Gate]:
+    """Return what refuses a task's request before its body is read, by path."""
 
-    def gate(task: Task[Any], exchange: Exchange) -> None:
-        generator.refuse(task, exchange.deadline(settings.task_timeout_seconds))
+    def gate(task: Task[Any], head: Head) -> None:
+        generator.refuse(task, head.deadline(settings.task_timeout_seconds))
 
-    return {PATH.format(task=task.name): partial(gate, task) for task in TASKS.values()}
+    return {PATH.format(task=task.name).encode(): partial(gate, task) for task in TASKS.values()}
 
 
 def _add_task(
@@ -126,7 +127,7 @@ def _add_task(
 
     async def generate(request: Request) -> Response:
         exchange = exchange_of(request)
-        deadline = exchange.deadline(timeout_seconds)
+        deadline = exchange.head.deadline(timeout_seconds)
         asked = validated(task.request, await exchange.body())
         render = choose(request, forms)
         return render(await generator.answer(task, asked, exchange.headers, deadline))

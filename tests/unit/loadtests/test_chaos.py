@@ -36,7 +36,7 @@ def test_what_must_not_happen_is_a_fault(change: dict[str, Any], words: list[str
 
 
 def test_an_error_is_well_formed_or_wrong() -> None:
-    good = Overloaded("wait", 1).bytes().decode()
+    good = Overloaded("wait", 1).encoded().decode()
     assert _error(good) == ("overloaded", "")
     for bad in ("", "<html>", "{}", '{"error": "x"}', json.dumps({"error": {"code": "x"}})):
         assert _error(bad)[1]
