@@ -4,12 +4,9 @@ import logging
 import os
 import sys
 
-import uvicorn
-
 from serving.gateway import logs
 from serving.gateway.app import create_app
 from serving.gateway.process import settle
-from serving.gateway.protocol import Protocol
 from serving.gateway.server import Drain, Server
 from serving.gateway.settings import GatewaySettings
 from serving.process import StartError, check_port, load
@@ -26,19 +23,8 @@ def main() -> None:
     logs.set_up(settings.log_level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the gateway logs "ready" itself
     drain = Drain()
-    config = uvicorn.Config(
-        create_app(settings, on_ready=settle, traces=traces, drain=drain),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http=Protocol,
-        access_log=False,
-        proxy_headers=False,
-        timeout_keep_alive=settings.keep_alive_seconds,
-        log_config=None,
-        timeout_graceful_shutdown=1,  # what was to be waited for has been
-    )
-    Server(config, drain, settings).run()
+    app = create_app(settings, on_ready=settle, traces=traces, drain=drain)
+    Server(app, drain, settings).run()
 
 
 if __name__ == "__main__":

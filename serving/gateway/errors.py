@@ -2,6 +2,7 @@
 
     GatewayError              500  a bug in the gateway
     ├── InvalidRequest        422  a field is missing, unknown or out of range
+    ├── MalformedRequest      400  not HTTP
     ├── MalformedBody         400  not JSON
     ├── UnsupportedMediaType  415  not application/json
     ├── NotAcceptable         406  no supported answer format matches Accept
@@ -83,6 +84,16 @@ class ClientError(GatewayError):
 
 class InvalidRequest(ClientError):
     status, code = 422, "invalid_value"
+
+
+class MalformedRequest(ClientError):
+    """After it the connection is closed: nobody knows where the next request starts."""
+
+    status, code = 400, "invalid_http"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"connection": "close"}
 
 
 class MalformedBody(ClientError):

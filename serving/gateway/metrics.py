@@ -22,6 +22,8 @@ SHORT_BUCKETS = (
 """Seconds, for operations inside the gateway process."""
 OTHER = "other"
 """Label for unknown values: a path without a route, a model that the engine does not serve."""
+UNKNOWN_METHOD = "_OTHER"
+"""OpenTelemetry's value for methods that are not served."""
 TASK_POOL, COMPLETION_POOL = "tasks", "completions"
 """Shares of the engine: task requests, and what is passed through."""
 OUTCOMES = ("admitted", "rejected", "cancelled")

@@ -9,14 +9,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.gateway.errors import CLIENT_LEFT, GatewayError, Overloaded, Stopping
 from serving.gateway.exchange import Exchange
-from serving.gateway.metrics import OTHER
+from serving.gateway.metrics import OTHER, UNKNOWN_METHOD
 from serving.gateway.server import Drain
 from serving.gateway.telemetry import Telemetry, describe
 
 OPERATIONS = ("/healthz", "/readyz", "/metrics")
 """Polled by machines every few seconds: not traced, and logged at level ``debug``."""
-UNKNOWN_METHOD = "_OTHER"
-"""OpenTelemetry's value for methods that are not served."""
 
 log = logging.getLogger(__name__)
 

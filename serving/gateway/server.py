@@ -10,7 +10,9 @@ import asyncio
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
+from serving.gateway.protocol import Protocol
 from serving.gateway.settings import GatewaySettings
 
 LINGER_SECONDS = 0.5
@@ -31,12 +33,25 @@ class Server(uvicorn.Server):
     """uvicorn, with a stop in order.
 
     Args:
-        config: uvicorn's.
+        app: the application.
         drain: read by the application.
         settings: gateway settings.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, settings: GatewaySettings) -> None:
+    def __init__(self, app: ASGIApp, drain: Drain, settings: GatewaySettings) -> None:
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http=Protocol,
+            ws="none",
+            access_log=False,
+            proxy_headers=False,
+            timeout_keep_alive=settings.keep_alive_seconds,
+            log_config=None,
+            timeout_graceful_shutdown=1,  # what was to be waited for has been
+        )
         super().__init__(config)
         self._drain, self._drain_seconds = drain, settings.drain_seconds
         self._stopping: asyncio.Task[None] | None = None

@@ -1,0 +1,238 @@
+"""How requests are sent does not matter: to their answers, nor to their refusals."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.message import Message
+from email.parser import BytesParser
+
+import aiohttp
+import pytest
+
+from serving.gateway.exchange import Exchange
+from serving.gateway.settings import GatewaySettings
+from tests.kit.bad_requests import GOOD
+from tests.kit.exposition import scrape
+from tests.unit.gateway.running import Running, running
+
+RATE = "/gen/routine/rate"
+FULL = GatewaySettings(max_in_flight=1, max_queue_seconds=1e-9, keep_alive_seconds=1)
+"""One request at the engine, and nobody may wait."""
+BODY = json.dumps(GOOD).encode()
+LENGTH = f"content-length: {len(BODY)}\r\n"
+CHUNKED = "transfer-encoding: chunked\r\n"
+OFFER = (
+    "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
+)
+"""Java's, of HTTP/2."""
+
+
+class Connection:
+    """A client that sends what it is told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self._writer = reader, writer
+
+    async def send(self, *parts: bytes) -> None:
+        for part in parts:
+            self._writer.write(part)
+            await asyncio.sleep(0.01)
+
+    async def answer(self) -> tuple[int, Message, bytes]:
+        """Return the next response: status, headers and body."""
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+        line, _, rest = head.partition(b"\r\n")
+        headers = BytesParser().parsebytes(rest)
+        body = await self.reader.readexactly(int(headers["content-length"]))
+        return int(line.split()[1]), headers, body
+
+
+def head(
+    lines: str = LENGTH, method: str = "POST", path: str = RATE, version: str = "1.1"
+) -> bytes:
+    return (
+        f"{method} {path} HTTP/{version}\r\nhost: here\r\ncontent-type: application/json\r\n"
+        f"{lines}\r\n"
+    ).encode()
+
+
+@asynccontextmanager
+async def connected(
+    settings: GatewaySettings = FULL,
+) -> AsyncIterator[tuple[Running, Connection, aiohttp.ClientSession]]:
+    """Yield a server, a connection to it, and an ordinary client."""
+    async with running(settings) as (found, session):
+        reader, writer = await asyncio.open_connection("127.0.0.1", found.port)
+        try:
+            yield found, Connection(reader, writer), session
+        finally:
+            writer.close()
+            await writer.wait_closed()
+            found.server.should_exit = True
+
+
+@asynccontextmanager
+async def full() -> AsyncIterator[tuple[Running, Connection]]:
+    """Yield a server whose only place is taken, and a connection to it."""
+    async with connected() as (found, connection, session):
+        assert await found.status(session, RATE) == (200, None)  # it learns how long one takes
+        found.engine.gate = asyncio.Event()
+        first = asyncio.create_task(found.status(session, RATE))
+        await found.engine.reached.wait()
+        try:
+            yield found, connection
+        finally:
+            found.engine.gate.set()
+            assert (await first)[0] == 200
+
+
+def chunked(body: bytes) -> bytes:
+    return b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+
+
+WAYS = {
+    "at once": [head() + BODY],
+    "head and body": [head(), BODY],
+    "in parts": [head()[:30], head()[30:], BODY[:5], BODY[5:]],
+    "chunked": [head(CHUNKED) + chunked(BODY)],
+    "asks first": [head(f"{LENGTH}expect: 100-continue\r\n")],
+    "closes": [head(f"{LENGTH}connection: close\r\n") + BODY],
+    "HTTP/1.0": [head(version="1.0") + BODY],
+    "with an offer": [head(f"{OFFER}{LENGTH}"), BODY],
+    "with an offer, chunked": [head(f"{OFFER}{CHUNKED}") + chunked(BODY)],
+    "with a query": [head(path=f"{RATE}?a=b") + BODY],
+    "not in time": [head(f"{LENGTH}x-request-timeout-ms: 20000\r\n") + BODY],
+}
+
+
+CLOSES = ("closes", "HTTP/1.0")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_request_is_answered_however_it_is_sent(way: str) -> None:
+    async with connected() as (found, connection, session):
+        await connection.send(*WAYS[way])
+        if way == "asks first":
+            assert b" 100 " in await connection.reader.readuntil(b"\r\n\r\n")
+            await connection.send(BODY)
+        assert (await connection.answer())[0] == 200
+        if way not in CLOSES:
+            await connection.send(head() + BODY)  # the connection serves on
+            assert (await connection.answer())[0] == 200
+        assert await found.status(session, RATE) == (200, None)
+
+
+NOT_HTTP = {
+    "TLS": b"\x16\x03\x01\x02\x00\x01",
+    "a header without a colon": b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+    "an address that is none": b"GET http://[ HTTP/1.1\r\n\r\n",
+    "a proxy's request": b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "two lengths": head("content-length: 1\r\ncontent-length: 2\r\n"),
+    "a length, and chunks": head(LENGTH + CHUNKED),
+}
+
+
+@pytest.mark.parametrize("sent", NOT_HTTP.values(), ids=NOT_HTTP)
+async def test_what_is_not_http_gets_the_common_error(sent: bytes) -> None:
+    async with connected() as (found, connection, session):
+        await connection.send(sent)
+        status, headers, body = await connection.answer()
+        assert (status, headers["connection"]) == (400, "close")
+        assert json.loads(body)["error"]["code"] == "invalid_http"
+        assert await connection.reader.read() == b""
+        assert await found.status(session, RATE) == (200, None)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_refusal_is_the_same_however_the_request_is_sent(way: str) -> None:
+    async with full() as (_, connection):
+        await connection.send(*WAYS[way])
+        if way == "asks first":
+            assert b" 100 " in await connection.reader.readuntil(b"\r\n\r\n")
+            await connection.send(BODY)
+        status, headers, body = await connection.answer()
+        assert status == 429
+        assert json.loads(body)["error"]["code"] == "overloaded"
+        assert json.loads(body)["error"]["message"].startswith("0 requests are waiting")
+        assert 1 <= int(headers["retry-after"]) <= 2
+        assert headers["content-type"] == "application/json"
+        assert headers["date"]
+        assert len(headers["x-request-id"]) == 32
+        assert headers["traceparent"].endswith("-01")
+        if way in CLOSES:
+            assert await connection.reader.read() == b""
+
+
+MISTAKES = {
+    405: [head(method="PUT") + BODY],
+    413: [head(f"content-length: {2**21}\r\n"), bytes(2**21)],
+    422: [head(f"{LENGTH}x-request-timeout-ms: soon\r\n") + BODY],
+    404: [head(path=f"{RATE}s") + BODY],
+}
+
+
+@pytest.mark.parametrize("status", MISTAKES)
+async def test_a_mistake_is_told_before_anything_else(status: int) -> None:
+    async with full() as (_, connection):
+        await connection.send(*MISTAKES[status])
+        assert (await connection.answer())[0] == status
+
+
+async def test_a_refusal_does_not_reach_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with full() as (found, connection):
+        monkeypatch.delattr(Exchange, "__init__")  # any request that does would fail
+        ids = "x-request-id: mine\r\ntraceparent: 00-" + "a" * 32 + "-" + "b" * 16 + "-01\r\n"
+        for _ in range(3):  # on one connection
+            await connection.send(head(LENGTH + ids) + BODY)
+            status, headers, _ = await connection.answer()
+            assert status == 429
+            assert headers["x-request-id"] == "mine"
+            assert headers["traceparent"].startswith("00-aaa")
+        monkeypatch.undo()
+        counts = await asyncio.to_thread(scrape, found.url)
+        answered = (("method", "POST"), ("route", RATE), ("status", "429"))
+        assert counts["routine_http_request_duration_seconds_count", answered] == 3
+        rejected = (("adapter", "rate"), ("outcome", "rejected"))
+        assert counts["routine_admissions_total", rejected] == 3
+
+
+async def test_answers_keep_the_order_of_their_requests() -> None:
+    async with full() as (found, connection):
+        await connection.send(head(method="GET", path="/healthz", lines="") + head() + BODY)
+        assert [(await connection.answer())[0] for _ in range(2)] == [200, 429]
+        await connection.send((head() + BODY) * 3 + head(method="GET", path="/healthz", lines=""))
+        assert [(await connection.answer())[0] for _ in range(4)] == [429, 429, 429, 200]
+        assert found.engine.gate
+        found.engine.gate.set()
+        await asyncio.sleep(0.1)
+        await connection.send(head() + BODY)
+        assert (await connection.answer())[0] == 200
+
+
+async def test_a_client_that_stays_idle_after_a_refusal_is_left() -> None:
+    async with full() as (_, connection):
+        await connection.send(head() + BODY)
+        assert (await connection.answer())[0] == 429
+        assert await asyncio.wait_for(connection.reader.read(), 5) == b""
+
+
+async def test_while_it_stops_a_refusal_also_closes_its_connection() -> None:
+    async with full() as (found, connection):
+        found.server.handle_exit(2, None)
+        await asyncio.sleep(0)
+        await connection.send(head() + BODY)
+        status, headers, _ = await connection.answer()
+        assert (status, headers["connection"]) == (429, "close")
+        assert found.engine.gate
+        found.engine.gate.set()
+
+
+async def test_an_ordinary_client_is_refused_too() -> None:
+    async with (
+        full() as (found, _),
+        aiohttp.ClientSession(found.url) as session,
+        session.post(RATE, json=GOOD) as response,
+    ):
+        assert response.status == 429
