@@ -162,7 +162,7 @@ async def test_a_refusal_is_the_same_however_the_request_is_sent(way: str) -> No
         assert len(headers["x-request-id"]) == 32
         assert headers["traceparent"].endswith("-01")
         if way in CLOSES:
-            assert await connection.reader.read() == b""
+            assert await asyncio.wait_for(connection.reader.read(), 0.5) == b""
 
 
 MISTAKES = {
