@@ -6,13 +6,13 @@ terminal stop all, the gateway first; only SIGKILL of this process leaves them r
 """
 
 import json
+import os
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TextIO
+from contextlib import suppress
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,17 +45,19 @@ class Lines:
     """Writes all lines to a file, and those meant for the user to the terminal too.
 
     Args:
-        file: receives all lines, with time and process.
+        file: descriptor that receives all lines, with time and process. When its disk is full
+            they are lost: the service is worth more than its log.
         terminal: the user's; None shows nothing.
     """
 
-    def __init__(self, file: TextIO, terminal: Terminal | None) -> None:
+    def __init__(self, file: int, terminal: Terminal | None) -> None:
         self._file, self._terminal = file, terminal
 
     def write(self, name: str, line: str) -> None:
         """Handle a line of a process's output."""
-        self._file.write(f"{time.strftime('%H:%M:%S')} {name:7} | {line}\n")
-        self._file.flush()
+        text = f"{time.strftime('%H:%M:%S')} {name:7} | {line}\n"
+        with suppress(OSError):
+            os.write(self._file, text.encode())
         if line.startswith(f"{name}: "):
             self.tell(line)
         elif warning := _warning(line):
@@ -108,9 +110,9 @@ def together(modules: Mapping[str, str]) -> None:
 
 def _lines(log: str) -> Lines:
     if log == "json":
-        return Lines(sys.stdout, None)
+        return Lines(sys.stdout.fileno(), None)
     try:
-        file = Path(log).open("w", encoding="utf-8")  # noqa: SIM115 (open until exit)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     except OSError as error:
         raise StartError(f"LOG={log} cannot be written ({error.strerror}): set LOG") from error
     terminal = Terminal(sys.stdout)

@@ -195,6 +195,13 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     ]
 
 
+def test_a_full_disk_stops_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path, ENGINE, LOG="/dev/full")
+    wait_for(lambda: any(line.startswith("curl") for line in run.seen))
+    os.killpg(run.process.pid, signal.SIGINT)
+    assert run.process.wait(30) == 0
+
+
 def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
     run = Run(tmp_path, ENGINE, GATEWAY_LOG_LEVEL="loud")
     assert run.process.wait(30) == 1
