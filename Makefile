@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor check unit test test-slow coverage lint environment prometheus documents dashboard-preview dataset demo-model adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos lock clean
+.PHONY: help serve serve-cluster monitor check unit test test-slow coverage lint environment prometheus documents dashboard-preview dataset demo-model adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -140,8 +140,14 @@ load-saturate: $(VENV)/.installed ## find its limit: 8 stairs in 4 minutes; PUBL
 	@mkdir -p $(RUN) && $(USERS),loadtests/load/stairs.py --headless -u 64 -t 4m --max-failed 1 $(REPORT) $(OPTIONS)
 	@$(BIN)/python -m loadtests.load.summary $(RUN) $(addprefix --publish ,$(PUBLISH))
 
-chaos: $(VENV)/.installed ## break a service of its own under load, each part in each way; OPTIONS="--publish" for the page
+chaos: $(VENV)/.installed ## break a service of its own under load, each part in each way; OPTIONS="--publish"
 	@$(BIN)/python -m loadtests.chaos $(OPTIONS)
+
+load-soak: $(VENV)/.installed ## the same for half an hour at 80 % of what it can do, a fault a minute; OPTIONS="--publish"
+	@$(BIN)/python -m loadtests.chaos --soak 30 $(OPTIONS)
+
+overload: $(VENV)/.installed ## ask a service of its own for ten times what it can do, then flood it; OPTIONS="--publish"
+	@$(BIN)/python -m loadtests.overload $(OPTIONS)
 
 load-web: $(VENV)/.installed ## Locust's own page, on port 8089
 	@$(USERS) $(OPTIONS)

@@ -1,12 +1,14 @@
-"""Break the service under load and see what its callers see: ``make chaos``.
+"""Break the service under load and see what its callers see: ``make chaos``, ``make load-soak``.
 
-A service of its own on this machine, a mixed load, and one fault after the other. Every answer is
-checked; every refusal must be a well-formed error; requests may only break off where the gateway
-itself is killed. Results go to docs/reliability.md.
+A service of its own on this machine, a mixed load, and one fault after the other: a part dies or
+stands still, or the network between gateway and engine misbehaves. Every answer is checked; every
+refusal must be a well-formed error; requests may only break off where the gateway itself is killed.
+Results go to docs/reliability.md.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -14,25 +16,31 @@ import signal
 import statistics
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from loadtests.report import markdown, save, setting, setting_line, show
-from loadtests.service import ROOT, family, own_ports, served
+from loadtests.service import ROOT, family, free_port, memory, own_ports, served
 from serving.engine.settings import DEMO
 from serving.tasks.registry import TASKS
 
 PAGE = ROOT / "docs" / "reliability.md"
 CLIENTS = 8
 DEADLINE_MS = 10_000
-STILL_SECONDS = 4
-"""Time a suspended process stands still."""
+FAULT_SECONDS = 4
+"""Time a suspended process stands still, or the network misbehaves."""
+DELAY_SECONDS = 1
+"""What a slow network adds to each part of an answer."""
+SLOW, RESET, HALF = NETWORK = ("slow", "reset", "half an answer")
+"""An answer comes late; is cut off by a reset; ends in the middle."""
 RECOVERED_SECONDS = 120
 """Longest wait for the service to answer everything again."""
 STEADY_SECONDS = 5
@@ -43,6 +51,11 @@ PARTS = {
     "core": "EngineCore",
 }
 BROKE_OFF = "broke off"
+GATEWAY_DIES = "kill -9, gateway"
+SOAK_CLIENTS, SOAK_SECONDS, SOAK_SHARE = 32, 10, 0.8
+"""A soak's load: a share of what so many clients get in so many seconds."""
+PAUSE_SECONDS = 60
+"""Time between the beginnings of two faults in a soak."""
 
 
 @dataclass
@@ -72,23 +85,47 @@ class Load:
     stopped: bool = False
 
     async def client(self, seed: int) -> None:
+        """Ask one thing after the other, and obey Retry-After."""
         chance = random.Random(seed)
-        timeout = aiohttp.ClientTimeout(DEADLINE_MS / 1000 + 5)
         while not self.stopped:
-            async with aiohttp.ClientSession(self.url, timeout=timeout) as session:
+            async with self._session() as session:
                 for _ in range(20):
                     if self.stopped:
                         break
-                    one = Seen(chance.choice([*TASKS, "completion"]), time.monotonic())
-                    try:
-                        pause = await self._ask(session, one, chance)
-                    except (aiohttp.ClientError, TimeoutError) as error:
-                        one.said, pause = BROKE_OFF, 0.2
-                        if isinstance(error, TimeoutError):
-                            one.wrong = "no answer within the deadline"
-                    one.seconds = time.monotonic() - one.at
-                    self.seen.append(one)
-                    await asyncio.sleep(pause)
+                    await asyncio.sleep(await self._see(session, chance))
+
+    async def arrivals(self, rate: float) -> None:
+        """Ask ``rate`` things a second, at random, whatever becomes of those before."""
+        chance, going = random.Random(0), set[asyncio.Task[float]]()
+        due = time.monotonic()
+        async with self._session() as session:
+            while not self.stopped:
+                while due <= time.monotonic():
+                    task = asyncio.create_task(self._see(session, chance))
+                    going.add(task)
+                    task.add_done_callback(going.discard)
+                    due += chance.expovariate(rate)
+                await asyncio.sleep(max(0.001, due - time.monotonic()))
+            await asyncio.gather(*going)
+
+    def _session(self) -> aiohttp.ClientSession:
+        timeout = aiohttp.ClientTimeout(DEADLINE_MS / 1000 + 5)
+        return aiohttp.ClientSession(
+            self.url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)
+        )
+
+    async def _see(self, session: aiohttp.ClientSession, chance: random.Random) -> float:
+        """Ask one thing and note what became of it; return the seconds to wait before the next."""
+        one = Seen(chance.choice([*TASKS, "completion"]), time.monotonic())
+        try:
+            pause = await self._ask(session, one, chance)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            one.said, pause = BROKE_OFF, 0.2
+            if isinstance(error, TimeoutError):
+                one.wrong = "no answer within the deadline"
+        one.seconds = time.monotonic() - one.at
+        self.seen.append(one)
+        return pause
 
     async def _ask(self, session: aiohttp.ClientSession, one: Seen, chance: random.Random) -> float:
         task = TASKS.get(one.kind) or chance.choice(list(TASKS.values()))
@@ -134,14 +171,64 @@ def _stream(text: str) -> tuple[str, str]:
     return ("ok", "") if last == "[DONE]" else _error(last)
 
 
+class Network:
+    """TCP between gateway and engine, which can misbehave. It runs in a thread of its own.
+
+    Args:
+        port: the engine's.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port, own = port, free_port()
+        self.url = f"http://127.0.0.1:{own}"
+        self.fault = ""
+        """One of ``NETWORK``, or nothing."""
+        threading.Thread(target=asyncio.run, args=(self._serve(own),), daemon=True).start()
+
+    async def _serve(self, own: int) -> None:
+        await (await asyncio.start_server(self._connect, "127.0.0.1", own)).serve_forever()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            answers, requests = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            writer.transport.abort()
+            return
+        await asyncio.gather(
+            self._pass(reader, requests, is_answer=False),
+            self._pass(answers, writer, is_answer=True),
+        )
+
+    async def _pass(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, is_answer: bool
+    ) -> None:
+        with suppress(OSError):
+            while data := await source.read(2**16):
+                if is_answer and self.fault == SLOW:
+                    await asyncio.sleep(DELAY_SECONDS)
+                elif is_answer and self.fault:
+                    target.write(data[: len(data) // 2])
+                    await target.drain()
+                    if self.fault == RESET:
+                        target.transport.abort()
+                    break
+                target.write(data)
+                await target.drain()
+        target.close()
+
+
 @contextmanager
-def service() -> Iterator[tuple[int, str]]:
-    """Start the service; yield its process and its URL."""
-    environment, url, _ = own_ports()
+def service(environment: Mapping[str, str], url: str) -> Iterator[int]:
+    """Start the service; yield its process id.
+
+    Args:
+        environment: from ``own_ports``.
+        url: its gateway's.
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "serving"]
         with served(command, f"{url}/readyz", Path(folder) / "log", environment) as process:
-            yield process.pid, url
+            yield process.pid
 
 
 def part(main: int, name: str) -> int:
@@ -150,22 +237,48 @@ def part(main: int, name: str) -> int:
     return pid
 
 
-async def suffer(load: Load, main: int, name: str, number: signal.Signals) -> dict[str, Any]:
-    """Break one part; return what the clients saw until all of them were answered again."""
-    start, pid = time.monotonic(), part(main, name)
-    os.kill(pid, number)
-    if number == signal.SIGSTOP:
-        await asyncio.sleep(STILL_SECONDS)
-        os.kill(pid, signal.SIGCONT)
+async def _kill(main: int, name: str) -> None:
+    os.kill(part(main, name), signal.SIGKILL)
+
+
+async def _stand_still(main: int, name: str) -> None:
+    pid = part(main, name)
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.sleep(FAULT_SECONDS)
+    os.kill(pid, signal.SIGCONT)
+
+
+async def _misbehave(network: Network, fault: str) -> None:
+    network.fault = fault
+    await asyncio.sleep(FAULT_SECONDS)
+    network.fault = ""
+
+
+def all_faults(main: int, network: Network) -> dict[str, Callable[[], Awaitable[None]]]:
+    """Return what can happen, by name."""
+    return {
+        **{f"kill -9, {name}": partial(_kill, main, name) for name in PARTS},
+        **{f"stop and go, {name}": partial(_stand_still, main, name) for name in PARTS},
+        **{f"network, {fault}": partial(_misbehave, network, fault) for fault in NETWORK},
+    }
+
+
+async def suffer(
+    load: Load, name: str, happen: Callable[[], Awaitable[None]], seconds: float = 0
+) -> dict[str, Any]:
+    """Let a fault happen; return what the clients saw until all of them were answered again, and
+    for ``seconds`` at least."""
+    start = time.monotonic()
+    await happen()
     mended = time.monotonic()
     while not (good := _all_answered(load, mended)):
         if time.monotonic() - mended > RECOVERED_SECONDS:
-            sys.exit(f"chaos: {name} after {number.name}: no recovery in {RECOVERED_SECONDS} s")
+            sys.exit(f"chaos: {name}: no recovery in {RECOVERED_SECONDS} s")
         await asyncio.sleep(0.05)
-    await asyncio.sleep(STEADY_SECONDS)
+    await asyncio.sleep(max(STEADY_SECONDS, start + seconds - time.monotonic()))
     met = [one for one in load.seen if one.at > start - 1]
-    return {
-        "fault": f"{'kill -9' if number == signal.SIGKILL else 'stop and go'}, {name}",
+    found = {
+        "fault": name,
         "requests": len(met),
         "ok": sum(one.said == "ok" for one in met),
         "errors": sorted({one.said for one in met} - {"ok", BROKE_OFF}),
@@ -174,6 +287,8 @@ async def suffer(load: Load, main: int, name: str, number: signal.Signals) -> di
         "longest": max(one.seconds for one in met),
         "recovery": good - mended,
     }
+    print(f"chaos: {found}", flush=True)
+    return found
 
 
 def _all_answered(load: Load, since: float) -> float:
@@ -187,20 +302,42 @@ def _all_answered(load: Load, since: float) -> float:
     return 0.0
 
 
-async def break_all(main: int, url: str, repeat: int) -> list[dict[str, Any]]:
-    """Break each part in each way, ``repeat`` times."""
+async def break_all(main: int, url: str, network: Network, repeat: int) -> list[dict[str, Any]]:
+    """Let everything happen, ``repeat`` times, beside clients that ask one thing at a time."""
     load = Load(url)
     clients = [asyncio.create_task(load.client(seed)) for seed in range(CLIENTS)]
     await asyncio.sleep(STEADY_SECONDS)
-    found = []
-    for _ in range(repeat):
-        for number in (signal.SIGKILL, signal.SIGSTOP):
-            for name in PARTS:
-                found.append(await suffer(load, main, name, number))
-                print(f"chaos: {found[-1]}", flush=True)
+    found = [
+        await suffer(load, name, happen)
+        for _ in range(repeat)
+        for name, happen in all_faults(main, network).items()
+    ]
     load.stopped = True
     await asyncio.gather(*clients)
     return found
+
+
+async def soak(main: int, url: str, network: Network, minutes: int) -> tuple[float, list[Any]]:
+    """Let something happen each minute, under a steady load; return its requests per second, and
+    what the clients saw of each minute."""
+    trial = Load(url)
+    clients = [asyncio.create_task(trial.client(seed)) for seed in range(SOAK_CLIENTS)]
+    await asyncio.sleep(SOAK_SECONDS)
+    trial.stopped = True
+    rate = SOAK_SHARE * sum(one.said == "ok" for one in trial.seen) / SOAK_SECONDS
+    await asyncio.gather(*clients)
+    load, found = Load(url), []
+    coming = asyncio.create_task(load.arrivals(rate))
+    for (name, happen), _ in zip(
+        itertools.cycle(all_faults(main, network).items()), range(minutes), strict=False
+    ):
+        await asyncio.sleep(STEADY_SECONDS)
+        found.append(await suffer(load, name, happen, PAUSE_SECONDS - STEADY_SECONDS))
+        found[-1]["memory"] = memory(main)
+        load.seen.clear()
+    load.stopped = True
+    await coming
+    return rate, found
 
 
 def faults(found: list[dict[str, Any]]) -> list[str]:
@@ -211,7 +348,7 @@ def faults(found: list[dict[str, Any]]) -> list[str]:
     return wrong + [
         f"{one['fault']}: {one['broke off']} requests broke off"
         for one in found
-        if one["broke off"] and "gateway" not in one["fault"]
+        if one["broke off"] and one["fault"] != GATEWAY_DIES
     ]
 
 
@@ -236,6 +373,15 @@ def table(found: list[dict[str, Any]]) -> str:
     return markdown(HEADERS, cells)
 
 
+def soaked(rate: float, found: list[dict[str, Any]]) -> str:
+    """Format a soak's paragraph and table."""
+    first, last = (found[n]["memory"] / 2**20 for n in (0, -1))
+    return (
+        f"{len(found)} minutes at {rate:.0f} requests a second, memory {first:,.0f} MB after the "
+        f"first minute and {last:,.0f} MB after the last:\n\n{table(found)}"
+    )
+
+
 HEADERS = [
     "fault", "times", "answered", "wrong", "errors", "broke off", "longest wait",
     "recovery, median", "at most",
@@ -245,14 +391,21 @@ HEADERS = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5, help="times each fault happens")
+    parser.add_argument("--soak", type=int, metavar="MINUTES", help="one fault a minute instead")
     parser.add_argument("--publish", action="store_true", help="write docs/reliability.md")
     options = parser.parse_args()
-    with service() as (pid, url):
-        found = asyncio.run(break_all(pid, url, options.repeat))
+    environment, url, _ = own_ports()
+    network = Network(int(environment["ENGINE_PORT"]))
+    with service({**environment, "ENGINE_URL": network.url}, url) as pid:
+        if options.soak:
+            rate, found = asyncio.run(soak(pid, url, network, options.soak))
+        else:
+            found = asyncio.run(break_all(pid, url, network, options.repeat))
     if options.publish:
         where = setting("demo", DEMO / "base")
-        save("chaos", {"setting": where, "faults": found})
-        show("chaos", f"{table(found)}\n\n{setting_line(where)}", PAGE)
+        name, text = ("soak", soaked(rate, found)) if options.soak else ("chaos", table(found))
+        save(name, {"setting": where, "faults": found})
+        show(name, f"{text}\n\n{setting_line(where)}", PAGE)
     if wrong := faults(found):
         sys.exit("chaos: " + "\nchaos: ".join(wrong))
 

@@ -25,6 +25,7 @@ import uvloop
 from dataset.generate import SOURCES
 from loadtests.chaos import PAGE, part, service
 from loadtests.report import markdown, percentile, save, setting, setting_line, show
+from loadtests.service import own_ports
 from serving.engine.settings import DEMO
 from serving.tasks.registry import TASKS
 
@@ -301,7 +302,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="length of an overload")
     parser.add_argument("--publish", action="store_true", help="write docs/reliability.md")
     options = parser.parse_args()
-    with service() as (pid, url):
+    environment, url, _ = own_ports()
+    with service(environment, url) as pid:
         found = uvloop.run(all_of_it(pid, url, options.seconds))
     if options.publish:
         where = setting("demo", DEMO / "base")

@@ -15,4 +15,4 @@ def test_no_answer_is_wrong_and_no_request_lost_whatever_part_breaks() -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("'fault'") == 6
+    assert done.stdout.count("'fault'") == 9
