@@ -82,7 +82,7 @@ class Admission:
 
     async def _enter(self, flow: str, deadline: Deadline, weight: int) -> None:
         waiter = _Waiter(weight)
-        self._queue.push(flow, waiter, weight * max(self._limit.mean(flow), LEAST_COST))
+        self._queue.push(flow, waiter, weight * max(self._limit.cost(flow), LEAST_COST))
         self._admit()
         outcome = "cancelled"
         try:

@@ -254,3 +254,17 @@ def test_an_engine_that_slows_down_gets_fewer_down_to_one(monkeypatch: pytest.Mo
             now[0] += 10
             found.observe("rate", 0.02 * MANY_TIMES, is_full=True)
     assert found.value == 1
+
+
+def test_what_a_request_costs_is_what_it_takes_without_the_others() -> None:
+    """In a crowd, all take about as long; few would then get as many turns of the costly."""
+    limit = Limit(64)
+    assert limit.cost("rate") == 0
+    limit.observe("month", 0.001, is_full=False)  # one that had little to do
+    for seconds in [*[0.2] * 30, *[1.0] * 100]:
+        limit.observe("month", seconds, is_full=False)
+        limit.observe("rate", seconds - 0.15, is_full=False)
+    assert limit.mean("month") == pytest.approx(1.0, rel=0.01)
+    assert limit.cost("month") == pytest.approx(0.2, rel=0.15)
+    assert limit.cost("rate") == pytest.approx(0.05, rel=0.15)
+    assert limit.least("month") == 0.001
