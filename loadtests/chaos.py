@@ -13,7 +13,9 @@ import json
 import os
 import random
 import signal
+import socket
 import statistics
+import struct
 import sys
 import tempfile
 import threading
@@ -67,7 +69,7 @@ class Seen:
     """When it was sent, on the monotonic clock."""
     seconds: float = 0.0
     said: str = ""
-    """"ok", the error's code, or ``BROKE_OFF``."""
+    """"ok", the error's code, or ``BROKE_OFF``; nothing while it is under way."""
     wrong: str = ""
     """What was wrong with the answer, if anything."""
 
@@ -117,6 +119,7 @@ class Load:
     async def _see(self, session: aiohttp.ClientSession, chance: random.Random) -> float:
         """Ask one thing and note what became of it; return the seconds to wait before the next."""
         one = Seen(chance.choice([*TASKS, "completion"]), time.monotonic())
+        self.seen.append(one)
         try:
             pause = await self._ask(session, one, chance)
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -124,7 +127,6 @@ class Load:
             if isinstance(error, TimeoutError):
                 one.wrong = "no answer within the deadline"
         one.seconds = time.monotonic() - one.at
-        self.seen.append(one)
         return pause
 
     async def _ask(self, session: aiohttp.ClientSession, one: Seen, chance: random.Random) -> float:
@@ -210,11 +212,18 @@ class Network:
                     target.write(data[: len(data) // 2])
                     await target.drain()
                     if self.fault == RESET:
-                        target.transport.abort()
+                        _reset(target)
                     break
                 target.write(data)
                 await target.drain()
         target.close()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close the connection with RST instead of FIN (socket(7), SO_LINGER)."""
+    made: socket.socket = writer.get_extra_info("socket")
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 @contextmanager
@@ -276,7 +285,11 @@ async def suffer(
             sys.exit(f"chaos: {name}: no recovery in {RECOVERED_SECONDS} s")
         await asyncio.sleep(0.05)
     await asyncio.sleep(max(STEADY_SECONDS, start + seconds - time.monotonic()))
-    met = [one for one in load.seen if one.at > start - 1]
+    met = [one for one in load.seen if not one.said or one.at + one.seconds > start]
+    for _ in range(DEADLINE_MS // 100):
+        if all(one.said for one in met):
+            break
+        await asyncio.sleep(0.2)
     found = {
         "fault": name,
         "requests": len(met),
@@ -334,7 +347,7 @@ async def soak(main: int, url: str, network: Network, minutes: int) -> tuple[flo
         await asyncio.sleep(STEADY_SECONDS)
         found.append(await suffer(load, name, happen, PAUSE_SECONDS - STEADY_SECONDS))
         found[-1]["memory"] = memory(main)
-        load.seen.clear()
+        load.seen = [one for one in load.seen if not one.said]
     load.stopped = True
     await coming
     return rate, found

@@ -22,7 +22,6 @@ import httptools
 import psutil
 import uvloop
 
-from dataset.generate import SOURCES
 from loadtests.chaos import PAGE, part, service
 from loadtests.report import markdown, percentile, save, setting, setting_line, show
 from loadtests.service import own_ports
@@ -40,7 +39,7 @@ FLOOD = 256
 """Clients of one task in a flood."""
 SHARE = 0.5
 """Load of the other task in a flood, of what the service can do: its fair share."""
-WARM_UP_SECONDS, REST_SECONDS = 4, 60
+WARM_UP_SECONDS = 4
 LEAST = 0.9
 """Least goodput under overload, of what the service can do, and in a flood, of what was asked."""
 PROMPT_SECONDS = 0.05
@@ -54,6 +53,7 @@ class Reply:
     """A response."""
 
     status: int = 0
+    """0 if the connection was lost."""
     retry_after: float = 0.0
     """Seconds."""
     seconds: float = 0.0
@@ -97,6 +97,10 @@ class Connection(asyncio.Protocol):
         if hasattr(self, "_answered") and not self._answered.done():
             self._answered.set_exception(ConnectionError(f"the connection was lost: {exc}"))
 
+    @property
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
     def close(self) -> None:
         self._transport.close()
 
@@ -121,9 +125,14 @@ class Clients:
 
     async def ask(self) -> Reply:
         """Ask one thing on a connection that is free, or a new one."""
-        connection = self._free.pop() if self._free else await self._connect()
-        reply = await connection.ask(next(self._requests))
-        self._free.append(connection)
+        try:
+            while self._free and self._free[-1].is_closing:
+                self._free.pop()
+            connection = self._free.pop() if self._free else await self._connect()
+            reply = await connection.ask(next(self._requests))
+            self._free.append(connection)
+        except OSError:
+            reply = Reply(status=0)
         self.replies.append(reply)
         return reply
 
@@ -163,8 +172,9 @@ class Clients:
 
 
 def _requests(task: str) -> Iterator[bytes]:
-    for asked in itertools.islice(SOURCES[task].requests(5), 3000):
-        body = asked.model_dump_json().encode()
+    chance = random.Random(5)
+    for _ in range(3000):
+        body = TASKS[task].draw(chance).model_dump_json().encode()
         yield (
             b"POST /gen/routine/%s HTTP/1.1\r\nhost: localhost\r\n"
             b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s"

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
+from http.client import HTTPException
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -186,7 +187,7 @@ class Watch:
             check(self._engine, self._cores, WATCH_SECONDS)
         except NoProgress:
             return False
-        except OSError:  # it has just stopped: supervisord's business
+        except (OSError, HTTPException, ValueError):  # it has just stopped: supervisord's business
             pass
         return True
 
@@ -194,6 +195,6 @@ class Watch:
 def _answers(address: str) -> bool:
     try:
         urllib.request.urlopen(address, timeout=5).close()
-    except OSError:
+    except (OSError, HTTPException):
         return False
     return True

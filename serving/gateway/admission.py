@@ -15,13 +15,25 @@ from dataclasses import dataclass, field
 from serving.gateway.deadline import TIMEOUT, Deadline
 from serving.gateway.errors import InvalidRequest, Overloaded
 from serving.gateway.fairness import FairQueue
-from serving.gateway.limit import Limit
+from serving.gateway.limit import WEIGHT, Limit
 from serving.gateway.telemetry import Telemetry
 
-LEAST_COST = 1e-3
-"""Seconds that a request of unknown cost counts in its turn."""
+OUTPUT_WEIGHT = 3
+"""What an output token costs, in prompt tokens, which are computed together (Sheng et al., Fairness
+in Serving Large Language Models, 2024, count two; a month takes as long as 3.5 rates)."""
 SPREAD = 0.5
 """Random share added to Retry-After, so that those who were refused do not come back at once."""
+
+
+@dataclass
+class Usage:
+    """The tokens that a request took at the engine."""
+
+    cost: float = 0.0
+    """In prompt tokens; 0 if it was not told."""
+
+    def add(self, prompt_tokens: int, output_tokens: int) -> None:
+        self.cost += prompt_tokens + OUTPUT_WEIGHT * output_tokens
 
 
 @dataclass(eq=False)
@@ -48,6 +60,8 @@ class Admission:
         self._limit, self._max_queue_seconds = limit, max_queue_seconds
         self._queue: FairQueue[_Waiter] = FairQueue()
         self._taken = 0
+        self._costs: dict[str, float] = {}
+        """Mean cost of a request by flow."""
         self._telemetry, metrics = telemetry, telemetry.metrics
         self._admissions = metrics.admissions
         self._queued = metrics.queued.labels(pool)
@@ -58,8 +72,8 @@ class Admission:
         self._publish()
 
     @asynccontextmanager
-    async def slot(self, flow: str, deadline: Deadline, weight: int = 1) -> AsyncIterator[None]:
-        """Wait for a place at the engine and hold it.
+    async def slot(self, flow: str, deadline: Deadline, weight: int = 1) -> AsyncIterator[Usage]:
+        """Wait for a place at the engine and hold it; yield where to tell the tokens it takes.
 
         Args:
             flow: whose turn it is, the requested adapter; a metric label.
@@ -72,17 +86,20 @@ class Admission:
         """
         self.refuse_late(flow, deadline)
         await self._enter(flow, deadline, weight)
-        start = time.perf_counter()
+        start, usage = time.perf_counter(), Usage()
         try:
-            yield
+            yield usage
             seconds = time.perf_counter() - start
             self._limit.observe(flow, seconds, is_full=self._taken + 1 > self._limit.value)
+            if usage.cost:
+                cost = self._costs.get(flow, usage.cost)
+                self._costs[flow] = cost + WEIGHT * (usage.cost - cost)
         finally:
             self._leave(weight)
 
     async def _enter(self, flow: str, deadline: Deadline, weight: int) -> None:
         waiter = _Waiter(weight)
-        self._queue.push(flow, waiter, weight * max(self._limit.cost(flow), LEAST_COST))
+        self._queue.push(flow, waiter, weight * self._cost(flow))
         self._admit()
         outcome = "cancelled"
         try:
@@ -128,9 +145,14 @@ class Admission:
         """Return the seconds that a request of ``flow`` that comes now would wait."""
         if not len(self._queue) and self._taken < self._limit.value:
             return 0.0
-        flows = len(self._queue.flows | {flow})
-        before = self._queue.waiting(flow) + 1
-        return before * flows * self._limit.mean(flow) / self._limit.value
+        before, cost = self._queue.waiting(flow) + 1, self._cost(flow)
+        turn = sum(  # what all flows take at the engine until one of this flow has had its turn
+            self._limit.mean(each) * cost / self._cost(each) for each in self._queue.flows | {flow}
+        )
+        return before * turn / self._limit.value
+
+    def _cost(self, flow: str) -> float:
+        return self._costs.get(flow, 1.0)
 
     def _overloaded(self, late: float) -> Overloaded:
         seconds = max(1, math.ceil(late * (1 + random.uniform(0, SPREAD))))

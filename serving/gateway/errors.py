@@ -87,13 +87,7 @@ class InvalidRequest(ClientError):
 
 
 class MalformedRequest(ClientError):
-    """After it the connection is closed: nobody knows where the next request starts."""
-
     status, code = 400, "invalid_http"
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"connection": "close"}
 
 
 class MalformedBody(ClientError):

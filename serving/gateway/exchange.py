@@ -14,7 +14,7 @@ from serving.gateway.errors import (
     GatewayError,
     UnsupportedMediaType,
 )
-from serving.gateway.head import Head, with_trace
+from serving.gateway.head import Head, log_fields, with_trace
 from serving.gateway.server import Drain
 from serving.gateway.telemetry import inject
 
@@ -57,10 +57,7 @@ class Exchange:
     @property
     def log_fields(self) -> dict[str, str]:
         """Ids for log records."""
-        return {
-            "request_id": self.headers["x-request-id"],
-            "trace_id": self.headers["traceparent"].split("-")[1],
-        }
+        return log_fields(self.headers)
 
     @property
     def has_left(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
-from serving.gateway.admission import Admission
+from serving.gateway.admission import Admission, Usage
 from serving.gateway.deadline import Deadline
 from serving.gateway.engine import Completion, Engine
 from serving.gateway.errors import EngineFault, EngineSilent, EngineUnavailable, WrongAnswer
@@ -65,14 +65,19 @@ class Generator:
             GatewayError: InvalidRequest, Overloaded, an engine error, or WrongAnswer.
         """
         self._readiness.require()
-        async with self._admission.slot(task.name, deadline):
+        async with self._admission.slot(task.name, deadline) as usage:
             if (first := task.missing(request)) is not None:
-                before = await self._ask(TASKS[task.prerequisite], first, headers, deadline)
+                before = await self._ask(TASKS[task.prerequisite], first, headers, deadline, usage)
                 request = task.complete(request, before.values)
-            return (await self._ask(task, request, headers, deadline)).text
+            return (await self._ask(task, request, headers, deadline, usage)).text
 
     async def _ask(
-        self, task: Task[Any], request: BaseModel, headers: Mapping[str, str], deadline: Deadline
+        self,
+        task: Task[Any],
+        request: BaseModel,
+        headers: Mapping[str, str],
+        deadline: Deadline,
+        usage: Usage,
     ) -> Answer:
         """Return the checked answer to a complete request."""
         question = task.question(request)
@@ -90,6 +95,7 @@ class Generator:
                 ),
             )
         self._readiness.progressed()
+        usage.add(completion.prompt_tokens, completion.completion_tokens)
         self._metrics.tokens.labels(task.name, "in").inc(completion.prompt_tokens)
         self._metrics.tokens.labels(task.name, "out").inc(completion.completion_tokens)
         with self._telemetry.stage("check", task.name):

@@ -39,7 +39,7 @@ class Head:
     def length(self) -> int:
         """Length of the body in bytes, as the client says; 0 if it does not."""
         told = self._given.get(b"content-length", b"")
-        return int(told) if told.isdigit() else 0
+        return int(told.lstrip(b"0") or 0) if told.isdigit() else 0
 
     def ids(self) -> dict[str, str]:
         """Return the client's ids if well formed: ``x-request-id``, else a new one, and
@@ -72,6 +72,11 @@ class Head:
 def with_trace(ids: Mapping[str, str]) -> dict[str, str]:
     """Return ``ids`` with the ``traceparent`` of a new trace if they have none."""
     return {"traceparent": f"00-{_random_hex(16)}-{_random_hex(8)}-01", **ids}
+
+
+def log_fields(ids: Mapping[str, str]) -> dict[str, str]:
+    """Return a request's ids as fields of its log records."""
+    return {"request_id": ids["x-request-id"], "trace_id": ids["traceparent"].split("-")[1]}
 
 
 def _random_hex(size: int) -> str:

@@ -5,10 +5,7 @@ what it can reach, 1 / b, when it takes 20 a, that is, 20 times what a request a
 requests would only wait for each other, where neither fairness nor deadlines can help them.
 """
 
-import math
 import time
-from collections import defaultdict
-from dataclasses import dataclass
 
 MANY_TIMES = 20
 """Longest time at the engine, in multiples of the shortest seen."""
@@ -16,24 +13,7 @@ START = 16
 """First limit. It doubles with each batch until an answer takes too long."""
 DECREASE = 0.9
 WEIGHT = 0.1
-"""Weight of the latest time in the mean, once there are enough."""
-
-
-@dataclass
-class _Times:
-    """Seconds that requests of a flow spent at the engine."""
-
-    number: int = 0
-    mean: float = 0.0
-    least: float = math.inf
-    least_mean: float = math.inf
-
-    def add(self, seconds: float) -> None:
-        self.number += 1
-        self.mean += max(WEIGHT, 1 / self.number) * (seconds - self.mean)
-        self.least = min(self.least, seconds)
-        if self.number * WEIGHT >= 1:
-            self.least_mean = min(self.least_mean, self.mean)
+"""Weight of the latest time in the mean."""
 
 
 class Limit:
@@ -47,25 +27,18 @@ class Limit:
         self.value = float(most)
         """Maximum concurrent requests at present."""
         self._most = most
-        self._times: defaultdict[str, _Times] = defaultdict(_Times)
+        self._mean: dict[str, float] = {}
+        self._least: dict[str, float] = {}
 
     def mean(self, flow: str) -> float:
         """Return the seconds that requests of ``flow`` lately spent at the engine; 0 if
         unknown."""
-        return self._times[flow].mean
+        return self._mean.get(flow, 0.0)
 
     def least(self, flow: str) -> float:
         """Return the fewest seconds that a request of ``flow`` spent at the engine; 0 if
         unknown."""
-        times = self._times[flow]
-        return times.least if times.number else 0.0
-
-    def cost(self, flow: str) -> float:
-        """Return the seconds that a request of ``flow`` takes when little else is at the engine, as
-        far as that has been seen; 0 if unknown. In a full batch, all take long: how long tells
-        little of what each costs the others."""
-        times = self._times[flow]
-        return min(times.mean, times.least_mean)
+        return self._least.get(flow, 0.0)
 
     def observe(self, flow: str, seconds: float, is_full: bool) -> None:
         """Take note of an answer.
@@ -75,7 +48,9 @@ class Limit:
             seconds: its time at the engine.
             is_full: whether the limit was reached.
         """
-        self._times[flow].add(seconds)
+        mean = self._mean.get(flow, seconds)
+        self._mean[flow] = mean + WEIGHT * (seconds - mean)
+        self._least[flow] = min(self._least.get(flow, seconds), seconds)
 
 
 class AdaptiveLimit(Limit):
@@ -93,10 +68,10 @@ class AdaptiveLimit(Limit):
 
     def observe(self, flow: str, seconds: float, is_full: bool) -> None:
         super().observe(flow, seconds, is_full)
-        mean = self.mean(flow)
+        mean = self._mean[flow]
         if time.monotonic() < self._rest_until:
             return  # what was at the engine at the last decrease has not shown its effect yet
-        if mean > MANY_TIMES * self.least(flow):
+        if mean > MANY_TIMES * self._least[flow]:
             self._is_starting = False
             self._rest_until = time.monotonic() + mean
             self.value = max(1.0, self.value * DECREASE)

@@ -11,13 +11,13 @@ at an offer and drops the body (https://github.com/Kludex/uvicorn/issues/2722).
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.gateway.errors import GatewayError, MalformedRequest, Overloaded
-from serving.gateway.head import Head, with_trace
+from serving.gateway.head import Head, log_fields, with_trace
 from serving.gateway.metrics import OTHER, UNKNOWN_METHOD, Metrics
 
 SHORT_BYTES = 2**16
@@ -37,6 +37,14 @@ class State(TypedDict):
     metrics: Metrics
 
 
+class _Refusal(NamedTuple):
+    error: GatewayError
+    head: Head
+    start: float
+    route: str = OTHER
+    method: str = UNKNOWN_METHOD
+
+
 class Protocol(HttpToolsProtocol):
     """A connection. What it answers itself never reaches the application; it has a metric and a
     log record like all else, but no span."""
@@ -44,33 +52,37 @@ class Protocol(HttpToolsProtocol):
     app_state: State  # type: ignore[assignment]
     _is_offer = False
     """Whether the request that is being read offers another protocol."""
-    _refusal = b""
-    """The response to the request that is being read, if it is refused."""
+    _refusal: _Refusal | None = None
+    """Why the request that is being read is refused."""
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = self._feed(rest)
+        except httptools.HttpParserError as error:
+            self._end(_blamed(error))
+
+    def _feed(self, data: memoryview) -> memoryview:
+        """Parse ``data`` up to an offer, which is read again as if it were none (RFC 9110, section
+        7.8); return the rest."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             if self.parser.get_method() == b"CONNECT":
-                self.send_400_response("CONNECT is not served")
-                return
-            head = self._head_without_offer()
+                raise httptools.HttpParserError("CONNECT is not served") from None
+            request = (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+            kept = [b"%s: %s\r\n" % each for each in self.headers if each[0] != b"upgrade"]
             self.parser = httptools.HttpRequestParser(self)
-            self.data_received(head + data[offer.args[0] :])
-        except httptools.HttpParserError as error:
-            self.send_400_response(f"not HTTP/1.1: {error}")
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self.parser.feed_data(b"".join([b"%s %s HTTP/%s\r\n" % request, *kept, b"\r\n"]))
+            return data[offer.args[0] :]
+        return data[:0]
 
-    def _head_without_offer(self) -> bytes:
-        """Return the head that was read last, as if it had offered nothing (RFC 9110,
-        section 7.8)."""
-        version = self.parser.get_http_version().encode()
-        lines = [b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, version)]
-        for name, value in self.headers:
-            tokens = value.split(b",") if name == b"connection" else [value]
-            kept = [token for token in tokens if token.strip().lower() != b"upgrade"]
-            lines.append(b"%s: %s\r\n" % (name, b",".join(kept)))
-        return b"".join([*lines, b"\r\n"])
+    def on_message_begin(self) -> None:
+        self._unset_keepalive_if_required()  # a refusal before it in the same data has set it
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._is_offer = self.parser.should_upgrade()
@@ -90,26 +102,26 @@ class Protocol(HttpToolsProtocol):
         if not self._refusal:
             super().on_message_complete()
             return
-        self.transport.write(self._refusal)
+        self._send(self._refusal)
         self.on_response_complete()
 
-    def _refused(self) -> bytes:
-        """Return the response to a request that is refused because others wait, else nothing. What
-        is rare, and all other errors, are left to the application."""
+    def _refused(self) -> _Refusal | None:
+        """Return why a request is refused, if it is because others wait. What is rare, and all
+        other errors, are left to the application."""
         gate = self.app_state["gates"].get(self.url)
         is_free = self.cycle is None or self.cycle.response_complete
         if not gate or not is_free or self.flow.write_paused or not self._is_plain():
-            return b""
+            return None
         start, head = time.perf_counter(), Head(self.headers)
         if not 0 < head.length <= SHORT_BYTES:
-            return b""
+            return None
         try:
             gate(head)
         except Overloaded as error:
-            return self._response(error, head, start, self.url.decode(), "POST")
+            return _Refusal(error, head, start, self.url.decode(), "POST")
         except GatewayError:
             pass
-        return b""
+        return None
 
     def _is_plain(self) -> bool:
         return (
@@ -119,21 +131,29 @@ class Protocol(HttpToolsProtocol):
             and not self.expect_100_continue
         )
 
-    def send_400_response(self, msg: str) -> None:
-        error, start = MalformedRequest(msg), time.perf_counter()
-        self.transport.write(self._response(error, Head([]), start, OTHER, UNKNOWN_METHOD))
+    def _end(self, error: GatewayError) -> None:
+        """Answer what cannot be read any further, and close the connection."""
+        self._send(_Refusal(error, Head([]), time.perf_counter()), closes=True)
         self.transport.close()
 
-    def _response(
-        self, error: GatewayError, head: Head, start: float, route: str, method: str
-    ) -> bytes:
-        """Return ``error`` as a response, and take note of it."""
+    def _send(self, refusal: _Refusal, closes: bool = False) -> None:
+        error, head, start, route, method = refusal
         ids = with_trace(head.ids())
         headers, body = error.response()
         headers += [(name.encode(), value.encode()) for name, value in ids.items()]
+        headers += [(b"connection", b"close")] if closes else []
         lines = [b"%s: %s\r\n" % each for each in [*self.server_state.default_headers, *headers]]
-        seconds = time.perf_counter() - start
-        requests = self.app_state["metrics"].requests
-        requests.labels(route, method, str(error.status)).observe(seconds)
-        log.debug("%s: %s", error.code, error.message, extra={"route": route, **ids})
-        return b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body])
+        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
+        requests = self.app_state["metrics"].requests.labels(route, method, str(error.status))
+        requests.observe(time.perf_counter() - start)
+        log.debug("%s: %s", error.code, error.message, extra={"route": route, **log_fields(ids)})
+
+
+def _blamed(error: httptools.HttpParserError) -> GatewayError:
+    """Return whose mistake it was: the caller's, or that of our code which the parser called."""
+    cause = error.__context__
+    is_ours = isinstance(error, httptools.HttpParserCallbackError)
+    if is_ours and not isinstance(cause, httptools.HttpParserError):
+        log.error("a request failed", exc_info=cause)
+        return GatewayError("internal error")
+    return MalformedRequest(f"not HTTP/1.1: {error}")

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from serving.gateway.exchange import Exchange
+from serving.gateway.head import Head
 from serving.gateway.settings import GatewaySettings
 from tests.kit.bad_requests import GOOD
 from tests.kit.exposition import scrape
@@ -209,6 +210,50 @@ async def test_answers_keep_the_order_of_their_requests() -> None:
         await asyncio.sleep(0.1)
         await connection.send(head() + BODY)
         assert (await connection.answer())[0] == 200
+
+
+async def test_a_refusal_does_not_cut_off_what_follows_it_in_the_same_data() -> None:
+    async with full() as (_, connection):
+        health = head(method="GET", path="/healthz", lines="")
+        await connection.send(head() + BODY + health[:-2])
+        assert (await connection.answer())[0] == 429
+        await asyncio.sleep(1.5)  # longer than a connection may be idle
+        await connection.send(health[-2:])
+        assert (await connection.answer())[0] == 200
+
+
+async def test_offers_without_end_are_declined_one_by_one() -> None:
+    """Java's, many at once; and llhttp takes Proxy-Connection for Connection."""
+    async with connected() as (_, connection, _):
+        health = head(OFFER, method="GET", path="/healthz")
+        await connection.send(health * 500)
+        for _ in range(500):
+            assert (await connection.answer())[0] == 200
+        offer = "proxy-connection: Upgrade\r\nupgrade: x\r\n"
+        await connection.send(head(offer, method="GET", path="/healthz"))
+        assert (await connection.answer())[0] == 200
+
+
+@pytest.mark.parametrize("path", [RATE, "/v1/completions"])
+async def test_a_length_of_many_digits_is_read(path: str) -> None:
+    async with connected() as (_, connection, _):
+        zeros = "0" * 5000
+        lines = f"content-length: {zeros}{len(BODY)}\r\n"
+        await connection.send(head(lines, path=path) + BODY)
+        assert (await connection.answer())[0] == (200 if path == RATE else 422)
+
+
+async def test_a_bug_in_the_gate_is_not_the_caller_s_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with connected() as (found, connection, session):
+        monkeypatch.delattr(Head, "deadline")
+        await connection.send(head() + BODY)
+        status, headers, body = await connection.answer()
+        assert (status, headers["connection"]) == (500, "close")
+        assert json.loads(body)["error"]["code"] == "internal_error"
+        monkeypatch.undo()
+        assert await found.status(session, RATE) == (200, None)
 
 
 async def test_a_client_that_stays_idle_after_a_refusal_is_left() -> None:
