@@ -6,8 +6,9 @@ import uvloop
 from loadtests.overload import PROMPT_SECONDS, all_of_it
 from tests.kit.stack import Stack
 
-LEAST = 0.7
-"""Least goodput: nine tenths were promised, and this machine has others to serve."""
+LEAST = 0.5
+"""Least goodput: nine tenths were promised for a minute. Of ten seconds the first answers' time is a
+good part, and this machine has others to serve. When every request is let in, it is 0.01."""
 
 
 @pytest.mark.timeout(300)
