@@ -7,8 +7,8 @@ from loadtests.overload import PROMPT_SECONDS, all_of_it
 from tests.kit.stack import Stack
 
 LEAST = 0.5
-"""Least goodput: nine tenths were promised for a minute. Of ten seconds the first answers' time is a
-good part, and this machine has others to serve. When every request is let in, it is 0.01."""
+"""Least goodput: nine tenths were promised for a minute. Of ten seconds, the first answers take a
+good part, and this machine has others to serve."""
 
 
 @pytest.mark.timeout(300)
