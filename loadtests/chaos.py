@@ -17,24 +17,22 @@ import socket
 import statistics
 import struct
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from loadtests.report import markdown, save, setting, setting_line, show
-from loadtests.service import ROOT, family, free_port, memory, own_ports, served
+from loadtests.arrivals import arrivals
+from loadtests.report import RELIABILITY, markdown, save, setting, setting_line, show
+from loadtests.service import PARTS, free_port, memory, own_ports, part, service
 from serving.engine.settings import DEMO
 from serving.tasks.registry import TASKS
 
-PAGE = ROOT / "docs" / "reliability.md"
 CLIENTS = 8
 DEADLINE_MS = 10_000
 FAULT_SECONDS = 4
@@ -47,11 +45,6 @@ RECOVERED_SECONDS = 120
 """Longest wait for the service to answer everything again."""
 STEADY_SECONDS = 5
 """Time of good answers before a fault, and after."""
-PARTS = {
-    "gateway": "-m serving.gateway",
-    "API server": "-m serving.engine.serve",
-    "core": "EngineCore",
-}
 BROKE_OFF = "broke off"
 GATEWAY_DIES = "kill -9, gateway"
 SOAK_CLIENTS, SOAK_SECONDS, SOAK_SHARE = 32, 10, 0.8
@@ -68,8 +61,9 @@ class Seen:
     at: float
     """When it was sent, on the monotonic clock."""
     seconds: float = 0.0
+    """Until it was over; 0 while it is under way."""
     said: str = ""
-    """"ok", the error's code, or ``BROKE_OFF``; nothing while it is under way."""
+    """"ok", the error's code, or ``BROKE_OFF``."""
     wrong: str = ""
     """What was wrong with the answer, if anything."""
 
@@ -96,19 +90,11 @@ class Load:
                         break
                     await asyncio.sleep(await self._see(session, chance))
 
-    async def arrivals(self, rate: float) -> None:
+    async def open(self, rate: float) -> None:
         """Ask ``rate`` things a second, at random, whatever becomes of those before."""
-        chance, going = random.Random(0), set[asyncio.Task[float]]()
-        due = time.monotonic()
         async with self._session() as session:
-            while not self.stopped:
-                while due <= time.monotonic():
-                    task = asyncio.create_task(self._see(session, chance))
-                    going.add(task)
-                    task.add_done_callback(going.discard)
-                    due += chance.expovariate(rate)
-                await asyncio.sleep(max(0.001, due - time.monotonic()))
-            await asyncio.gather(*going)
+            ask = partial(self._see, session, random.Random(0))
+            await arrivals(ask, rate, lambda: not self.stopped)
 
     def _session(self) -> aiohttp.ClientSession:
         timeout = aiohttp.ClientTimeout(DEADLINE_MS / 1000 + 5)
@@ -226,26 +212,6 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-@contextmanager
-def service(environment: Mapping[str, str], url: str) -> Iterator[int]:
-    """Start the service; yield its process id.
-
-    Args:
-        environment: from ``own_ports``.
-        url: its gateway's.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "serving"]
-        with served(command, f"{url}/readyz", Path(folder) / "log", environment) as process:
-            yield process.pid
-
-
-def part(main: int, name: str) -> int:
-    """Return the process id of a part of the service."""
-    (pid,) = [p.pid for p in family(main) if PARTS[name] in " ".join(p.cmdline())]
-    return pid
-
-
 async def _kill(main: int, name: str) -> None:
     os.kill(part(main, name), signal.SIGKILL)
 
@@ -285,11 +251,9 @@ async def suffer(
             sys.exit(f"chaos: {name}: no recovery in {RECOVERED_SECONDS} s")
         await asyncio.sleep(0.05)
     await asyncio.sleep(max(STEADY_SECONDS, start + seconds - time.monotonic()))
-    met = [one for one in load.seen if not one.said or one.at + one.seconds > start]
-    for _ in range(DEADLINE_MS // 100):
-        if all(one.said for one in met):
-            break
-        await asyncio.sleep(0.2)
+    met = [one for one in load.seen if not one.seconds or one.at + one.seconds > start]
+    while not all(one.seconds for one in met):  # noqa: ASYNC110 (the clients have a timeout)
+        await asyncio.sleep(0.05)
     found = {
         "fault": name,
         "requests": len(met),
@@ -308,7 +272,7 @@ def _all_answered(load: Load, since: float) -> float:
     """Return when requests of all kinds that were sent ``since`` had been answered; 0 if not."""
     kinds = {*TASKS, "completion"}
     for one in load.seen:
-        if one.at > since and one.said == "ok":
+        if one.at > since and one.seconds and one.said == "ok":
             kinds.discard(one.kind)
             if not kinds:
                 return one.at + one.seconds
@@ -340,14 +304,14 @@ async def soak(main: int, url: str, network: Network, minutes: int) -> tuple[flo
     rate = SOAK_SHARE * sum(one.said == "ok" for one in trial.seen) / SOAK_SECONDS
     await asyncio.gather(*clients)
     load, found = Load(url), []
-    coming = asyncio.create_task(load.arrivals(rate))
+    coming = asyncio.create_task(load.open(rate))
     for (name, happen), _ in zip(
         itertools.cycle(all_faults(main, network).items()), range(minutes), strict=False
     ):
         await asyncio.sleep(STEADY_SECONDS)
         found.append(await suffer(load, name, happen, PAUSE_SECONDS - STEADY_SECONDS))
         found[-1]["memory"] = memory(main)
-        load.seen = [one for one in load.seen if not one.said]
+        load.seen = [one for one in load.seen if not one.seconds]
     load.stopped = True
     await coming
     return rate, found
@@ -418,7 +382,7 @@ def main() -> None:
         where = setting("demo", DEMO / "base")
         name, text = ("soak", soaked(rate, found)) if options.soak else ("chaos", table(found))
         save(name, {"setting": where, "faults": found})
-        show(name, f"{text}\n\n{setting_line(where)}", PAGE)
+        show(name, f"{text}\n\n{setting_line(where)}", RELIABILITY)
     if wrong := faults(found):
         sys.exit("chaos: " + "\nchaos: ".join(wrong))
 

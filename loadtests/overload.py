@@ -22,9 +22,9 @@ import httptools
 import psutil
 import uvloop
 
-from loadtests.chaos import PAGE, part, service
-from loadtests.report import markdown, percentile, save, setting, setting_line, show
-from loadtests.service import own_ports
+from loadtests.arrivals import arrivals
+from loadtests.report import RELIABILITY, markdown, percentile, save, setting, setting_line, show
+from loadtests.service import own_ports, part, service
 from serving.engine.settings import DEMO
 from serving.tasks.registry import TASKS
 
@@ -155,16 +155,7 @@ class Clients:
     async def open(self, rate: float, until: float) -> int:
         """Requests come at random, ``rate`` a second, whatever becomes of those before; return
         their number once all are answered."""
-        asked, due, going = 0, time.monotonic(), set[asyncio.Task[Reply]]()
-        while (now := time.monotonic()) < until:
-            while due <= now:
-                task = asyncio.create_task(self.ask())
-                going.add(task)
-                task.add_done_callback(going.discard)
-                asked, due = asked + 1, due + random.expovariate(rate)
-            await asyncio.sleep(max(0.001, due - time.monotonic()))
-        await asyncio.gather(*going)
-        return asked
+        return await arrivals(self.ask, rate, lambda: time.monotonic() < until)
 
     def close(self) -> None:
         for connection in self._free:
@@ -317,8 +308,8 @@ def main() -> None:
         where = setting("demo", DEMO / "base")
         save("overload", {"setting": where, "overloads": found[0], "floods": found[1]})
         first, second = tables(*found)
-        show("overload", f"{first}\n\n{setting_line(where)}", PAGE)
-        show("flood", f"{second}\n\n{setting_line(where)}", PAGE)
+        show("overload", f"{first}\n\n{setting_line(where)}", RELIABILITY)
+        show("flood", f"{second}\n\n{setting_line(where)}", RELIABILITY)
     if wrong := faults(*found):
         sys.exit("overload: " + "\noverload: ".join(wrong))
 

@@ -21,6 +21,7 @@ from loadtests.service import ROOT
 RESULTS = ROOT / "loadtests" / "results"
 README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "benchmarks.md"
+RELIABILITY = ROOT / "docs" / "reliability.md"
 
 
 def machine(*packages: str) -> dict[str, str]:

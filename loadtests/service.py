@@ -4,17 +4,24 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
 ROOT = Path(__file__).parents[1]
 READY_SECONDS = 600
 STOP_SECONDS = 30
+PARTS = {
+    "gateway": "-m serving.gateway",
+    "API server": "-m serving.engine.serve",
+    "core": "EngineCore",
+}
 
 
 class NotServed(RuntimeError):
@@ -93,6 +100,20 @@ def served(
         process.wait()
 
 
+@contextmanager
+def service(environment: Mapping[str, str], url: str) -> Iterator[int]:
+    """Start the service; yield its process id.
+
+    Args:
+        environment: from ``own_ports``.
+        url: its gateway's.
+    """
+    with TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "serving"]
+        with served(command, f"{url}/readyz", Path(folder) / "log", environment) as process:
+            yield process.pid
+
+
 def _signal(leader: subprocess.Popen[bytes], number: int) -> None:
     """Signal the process group, if any of it is left."""
     with suppress(ProcessLookupError):
@@ -103,6 +124,12 @@ def family(pid: int) -> list[psutil.Process]:
     """Return a process and all its descendants."""
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)]
+
+
+def part(main: int, name: str) -> int:
+    """Return the process id of a part of the service."""
+    (pid,) = [p.pid for p in family(main) if PARTS[name] in " ".join(p.cmdline())]
+    return pid
 
 
 def memory(pid: int) -> int:

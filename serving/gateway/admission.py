@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from serving.gateway.deadline import TIMEOUT, Deadline
 from serving.gateway.errors import InvalidRequest, Overloaded
 from serving.gateway.fairness import FairQueue
-from serving.gateway.limit import WEIGHT, Limit
+from serving.gateway.limit import Limit, Means
 from serving.gateway.telemetry import Telemetry
 
 OUTPUT_WEIGHT = 3
@@ -60,8 +60,7 @@ class Admission:
         self._limit, self._max_queue_seconds = limit, max_queue_seconds
         self._queue: FairQueue[_Waiter] = FairQueue()
         self._taken = 0
-        self._costs: dict[str, float] = {}
-        """Mean cost of a request by flow."""
+        self._costs = Means()
         self._telemetry, metrics = telemetry, telemetry.metrics
         self._admissions = metrics.admissions
         self._queued = metrics.queued.labels(pool)
@@ -92,8 +91,7 @@ class Admission:
             seconds = time.perf_counter() - start
             self._limit.observe(flow, seconds, is_full=self._taken + 1 > self._limit.value)
             if usage.cost:
-                cost = self._costs.get(flow, usage.cost)
-                self._costs[flow] = cost + WEIGHT * (usage.cost - cost)
+                self._costs.add(flow, usage.cost)
         finally:
             self._leave(weight)
 

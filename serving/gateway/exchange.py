@@ -14,12 +14,10 @@ from serving.gateway.errors import (
     GatewayError,
     UnsupportedMediaType,
 )
-from serving.gateway.head import Head, log_fields, with_trace
+from serving.gateway.head import SHORT_BYTES, Head, log_fields, with_trace
 from serving.gateway.server import Drain
 from serving.gateway.telemetry import inject
 
-SHORT_BYTES = 2**16
-"""A body that uvicorn reads by itself (uvicorn/protocols/http/flow_control.py)."""
 DISCARD_BYTES, DISCARD_SECONDS = 2**25, 2.0
 """How much of a refused body is read. A connection that closes with unread data is reset, and its
 client does not see the response."""

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from serving.gateway.deadline import TIMEOUT, Deadline
 from serving.gateway.errors import InvalidRequest
@@ -14,6 +14,8 @@ _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
 """W3C Trace Context, level 1, section 3.2."""
+SHORT_BYTES = 2**16
+"""A body that uvicorn reads by itself (uvicorn/protocols/http/flow_control.py)."""
 
 
 class Head:
@@ -23,9 +25,9 @@ class Head:
         headers: ASGI headers; of several of one name the first counts.
     """
 
-    def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def __init__(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._came_at = asyncio.get_running_loop().time()
-        self._given: dict[bytes, bytes] = dict(reversed(list(headers)))
+        self._given: dict[bytes, bytes] = dict(reversed(headers))
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._given

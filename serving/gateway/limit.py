@@ -16,6 +16,21 @@ WEIGHT = 0.1
 """Weight of the latest time in the mean."""
 
 
+class Means:
+    """Moving averages by flow."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, float] = {}
+
+    def add(self, flow: str, value: float) -> None:
+        mean = self.get(flow, value)
+        self._means[flow] = mean + WEIGHT * (value - mean)
+
+    def get(self, flow: str, default: float) -> float:
+        """Return the mean of ``flow``, or ``default`` if nothing was added."""
+        return self._means.get(flow, default)
+
+
 class Limit:
     """A fixed limit, and the time at the engine by flow.
 
@@ -27,13 +42,13 @@ class Limit:
         self.value = float(most)
         """Maximum concurrent requests at present."""
         self._most = most
-        self._mean: dict[str, float] = {}
+        self._means = Means()
         self._least: dict[str, float] = {}
 
     def mean(self, flow: str) -> float:
         """Return the seconds that requests of ``flow`` lately spent at the engine; 0 if
         unknown."""
-        return self._mean.get(flow, 0.0)
+        return self._means.get(flow, 0.0)
 
     def least(self, flow: str) -> float:
         """Return the fewest seconds that a request of ``flow`` spent at the engine; 0 if
@@ -48,8 +63,7 @@ class Limit:
             seconds: its time at the engine.
             is_full: whether the limit was reached.
         """
-        mean = self._mean.get(flow, seconds)
-        self._mean[flow] = mean + WEIGHT * (seconds - mean)
+        self._means.add(flow, seconds)
         self._least[flow] = min(self._least.get(flow, seconds), seconds)
 
 
@@ -68,7 +82,7 @@ class AdaptiveLimit(Limit):
 
     def observe(self, flow: str, seconds: float, is_full: bool) -> None:
         super().observe(flow, seconds, is_full)
-        mean = self._mean[flow]
+        mean = self.mean(flow)
         if time.monotonic() < self._rest_until:
             return  # what was at the engine at the last decrease has not shown its effect yet
         if mean > MANY_TIMES * self._least[flow]:

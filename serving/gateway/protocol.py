@@ -17,11 +17,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.gateway.errors import GatewayError, MalformedRequest, Overloaded
-from serving.gateway.head import Head, log_fields, with_trace
+from serving.gateway.head import SHORT_BYTES, Head, log_fields, with_trace
 from serving.gateway.metrics import OTHER, UNKNOWN_METHOD, Metrics
-
-SHORT_BYTES = 2**16
-"""Longest body that is read here, only to be dropped."""
 
 log = logging.getLogger(__name__)
 
