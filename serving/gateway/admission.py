@@ -63,12 +63,19 @@ class Admission:
         self._costs = Means()
         self._telemetry, metrics = telemetry, telemetry.metrics
         self._admissions = metrics.admissions
-        self._queued = metrics.queued.labels(pool)
-        self._wait = metrics.queue_wait.labels(pool)
-        self._in_flight = metrics.in_flight.labels(pool)
-        self._in_flight_limit = metrics.in_flight_limit.labels(pool)
         metrics.queue_wait_limit.labels(pool).set(max_queue_seconds)
-        self._publish()
+        for gauge, value in (  # read when they are asked for, not set at every change
+            (metrics.queued, lambda: len(self._queue)),
+            (metrics.queue_wait, self._longest_wait),
+            (metrics.in_flight, lambda: self._taken),
+            (metrics.in_flight_limit, lambda: limit.value),
+        ):
+            gauge.labels(pool).set_function(value)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a request that takes one place would not wait."""
+        return not self._queue and self._has_room(1)
 
     @asynccontextmanager
     async def slot(self, flow: str, deadline: Deadline, weight: int = 1) -> AsyncIterator[Usage]:
@@ -96,21 +103,28 @@ class Admission:
             self._leave(weight)
 
     async def _enter(self, flow: str, deadline: Deadline, weight: int) -> None:
-        waiter = _Waiter(weight)
+        with self._telemetry.stage("queue", flow):
+            if self.is_free and self._has_room(weight):
+                self._taken += weight
+            else:
+                await self._turn(flow, deadline, weight)
+        self._admissions.labels(flow, "admitted").inc()
+
+    async def _turn(self, flow: str, deadline: Deadline, weight: int) -> None:
+        """Wait in the queue until a place has been taken."""
+        waiter, outcome = _Waiter(weight), "cancelled"
         self._queue.push(flow, waiter, weight * self._cost(flow))
         self._admit()
-        outcome = "cancelled"
         try:
-            with self._telemetry.stage("queue", flow):
-                async with asyncio.timeout_at(deadline.at):
-                    await waiter.admitted
+            async with asyncio.timeout_at(deadline.at):
+                await waiter.admitted
             outcome = "admitted"
         except TimeoutError as error:
             outcome = "rejected"
             raise self._overloaded(self._expected_wait(flow)) from error
         finally:
-            self._admissions.labels(flow, outcome).inc()
             if outcome != "admitted":
+                self._admissions.labels(flow, outcome).inc()
                 if waiter.admitted.done() and not waiter.admitted.cancelled():
                     self._leave(weight)  # admitted at the moment it left
                 else:
@@ -141,13 +155,16 @@ class Admission:
 
     def _expected_wait(self, flow: str) -> float:
         """Return the seconds that a request of ``flow`` that comes now would wait."""
-        if not len(self._queue) and self._taken < self._limit.value:
+        if self.is_free:
             return 0.0
         before, cost = self._queue.waiting(flow) + 1, self._cost(flow)
         turn = sum(  # what all flows take at the engine until one of this flow has had its turn
             self._limit.mean(each) * cost / self._cost(each) for each in self._queue.flows | {flow}
         )
         return before * turn / self._limit.value
+
+    def _has_room(self, weight: int) -> bool:
+        return not self._taken or self._taken + weight <= self._limit.value
 
     def _cost(self, flow: str) -> float:
         return self._costs.get(flow, 1.0)
@@ -160,23 +177,18 @@ class Admission:
 
     def _admit(self) -> None:
         """Let in those whose turn it is, as long as there is room."""
-        while len(self._queue):
+        while self._queue:
             waiter = self._queue.head()
             if not waiter.admitted.done():  # it is still there
-                if self._taken and self._taken + waiter.weight > self._limit.value:
+                if not self._has_room(waiter.weight):
                     break
                 self._taken += waiter.weight
                 waiter.admitted.set_result(None)
             self._queue.pop()
-        self._publish()
 
     def _leave(self, weight: int) -> None:
         self._taken -= weight
         self._admit()
 
-    def _publish(self) -> None:
-        self._queued.set(len(self._queue))
-        self._in_flight.set(self._taken)
-        self._in_flight_limit.set(self._limit.value)
-        waits = map(self._expected_wait, self._queue.flows)
-        self._wait.set(max(waits, default=0.0))
+    def _longest_wait(self) -> float:
+        return max(map(self._expected_wait, self._queue.flows), default=0.0)

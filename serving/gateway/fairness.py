@@ -25,6 +25,9 @@ class FairQueue(Generic[Item]):
     def __len__(self) -> int:
         return sum(map(len, self._flows.values()))
 
+    def __bool__(self) -> bool:
+        return bool(self._flows)
+
     @property
     def flows(self) -> KeysView[str]:
         """Flows with waiting items."""

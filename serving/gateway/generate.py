@@ -40,6 +40,11 @@ class Generator:
         self._engine, self._admission, self._readiness = engine, admission, readiness
         self._telemetry, self._metrics = telemetry, telemetry.metrics
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a request that comes now would not wait."""
+        return self._admission.is_free
+
     def refuse(self, task: Task[Any], deadline: Deadline) -> None:
         """Raise if a request for ``task`` that comes now would not be answered; ``answer`` does so
         itself.

@@ -22,8 +22,14 @@ from serving.gateway.metrics import OTHER, UNKNOWN_METHOD, Metrics
 
 log = logging.getLogger(__name__)
 
-Gate = Callable[[Head], None]
-"""Raises a GatewayError if a request that comes now cannot be answered."""
+
+class Gate(NamedTuple):
+    """What a route can say of a request before its body is read."""
+
+    is_open: Callable[[], bool]
+    """Return whether nobody waits; no request is then refused because of others."""
+    refuse: Callable[[Head], None]
+    """Raise a GatewayError if a request that comes now cannot be answered."""
 
 
 class State(TypedDict):
@@ -107,13 +113,19 @@ class Protocol(HttpToolsProtocol):
         other errors, are left to the application."""
         gate = self.app_state["gates"].get(self.url)
         is_free = self.cycle is None or self.cycle.response_complete
-        if not gate or not is_free or self.flow.write_paused or not self._is_plain():
+        if (
+            not gate
+            or gate.is_open()
+            or not is_free
+            or self.flow.write_paused
+            or not self._is_plain()
+        ):
             return None
         start, head = time.perf_counter(), Head(self.headers)
         if not 0 < head.length <= SHORT_BYTES:
             return None
         try:
-            gate(head)
+            gate.refuse(head)
         except Overloaded as error:
             return _Refusal(error, head, start, self.url.decode(), "POST")
         except GatewayError:

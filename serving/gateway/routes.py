@@ -114,10 +114,13 @@ class PlainRoute(APIRoute):
 def gates(settings: GatewaySettings, generator: Generator) -> dict[bytes, Gate]:
     """Return what refuses a task's request before its body is read, by path."""
 
-    def gate(task: Task[Any], head: Head) -> None:
+    def refuse(task: Task[Any], head: Head) -> None:
         generator.refuse(task, head.deadline(settings.task_timeout_seconds))
 
-    return {PATH.format(task=task.name).encode(): partial(gate, task) for task in TASKS.values()}
+    return {
+        PATH.format(task=task.name).encode(): Gate(lambda: generator.is_free, partial(refuse, task))
+        for task in TASKS.values()
+    }
 
 
 def _add_task(

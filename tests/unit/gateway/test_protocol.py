@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from serving.gateway.exchange import Exchange
-from serving.gateway.head import Head
+from serving.gateway.generate import Generator
 from serving.gateway.settings import GatewaySettings
 from tests.kit.bad_requests import GOOD
 from tests.kit.exposition import scrape
@@ -247,7 +247,7 @@ async def test_a_bug_in_the_gate_is_not_the_caller_s_mistake(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with connected() as (found, connection, session):
-        monkeypatch.delattr(Head, "deadline")
+        monkeypatch.delattr(Generator, "is_free")
         await connection.send(head() + BODY)
         status, headers, body = await connection.answer()
         assert (status, headers["connection"]) == (500, "close")
