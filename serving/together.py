@@ -174,7 +174,7 @@ class Watch:
             if (is_ready := _answers(self._ready)) and not was_ready:
                 self._lines.tell("ready again")
             was_ready = is_ready
-            if is_ready or not _answers(self._health) or self._moves():
+            if is_ready or not _answers(self._health) or moves(self._engine, self._cores):
                 hung_since = 0.0
                 continue
             hung_since = hung_since or time.monotonic()
@@ -182,14 +182,23 @@ class Watch:
                 self._lines.tell(f"engine: no progress for {self._hang_seconds:g} s: killing it")
                 self._supervision.kill("engine")
 
-    def _moves(self) -> bool:
-        try:
-            check(self._engine, self._cores, WATCH_SECONDS)
-        except NoProgress:
-            return False
-        except (OSError, HTTPException, ValueError):  # it has just stopped: supervisord's business
-            pass
-        return True
+
+def moves(engine: str, cores: int, seconds: float = WATCH_SECONDS) -> bool:
+    """Return whether an engine makes progress, or cannot be asked: it has just stopped, which is
+    supervisord's business.
+
+    Args:
+        engine: its URL.
+        cores: engine cores.
+        seconds: time to watch them.
+    """
+    try:
+        check(engine, cores, seconds)
+    except NoProgress:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _answers(address: str) -> bool:

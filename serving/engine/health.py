@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
+from http.client import HTTPException
 
 from serving.engine.settings import EngineSettings
 from serving.metrics import engine_steps
@@ -30,16 +31,22 @@ def steps(url: str) -> dict[str, float]:
     """Return the step count by engine core. A core that has had no request may be missing.
 
     Raises:
-        OSError: the API server does not respond.
+        OSError: the API server does not respond, or not with metrics.
     """
-    with urllib.request.urlopen(f"{url}/metrics", timeout=PATIENCE_SECONDS) as response:
-        return engine_steps(response.read().decode())
+    try:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=PATIENCE_SECONDS) as response:
+            return engine_steps(response.read().decode())
+    except (HTTPException, ValueError) as error:
+        raise OSError(f"{url}/metrics: {error!r}") from error
 
 
 def _generate(url: str, core: int) -> None:
     headers = {"content-type": "application/json", "x-data-parallel-rank": str(core)}
     ask = urllib.request.Request(f"{url}/v1/completions", ONE_TOKEN, headers)
-    with suppress(OSError), urllib.request.urlopen(ask, timeout=PATIENCE_SECONDS) as response:
+    with (
+        suppress(OSError, HTTPException),
+        urllib.request.urlopen(ask, timeout=PATIENCE_SECONDS) as response,
+    ):
         response.read()
 
 
@@ -53,7 +60,7 @@ def check(url: str, cores: int, patience_seconds: float = PATIENCE_SECONDS) -> N
 
     Raises:
         NoProgress: a core makes no step in time.
-        OSError: the API server does not respond.
+        OSError: the API server does not respond, or not with metrics.
     """
     deadline = time.monotonic() + patience_seconds
     before = steps(url)

@@ -8,6 +8,7 @@ from aiohttp.test_utils import TestServer
 
 from serving.engine.health import NoProgress, check
 from serving.metrics import ENGINE_STEPS
+from serving.together import moves
 
 
 async def checked(cores: int, hanging: set[str]) -> None:
@@ -32,6 +33,34 @@ async def checked(cores: int, hanging: set[str]) -> None:
 
 def test_each_core_is_asked() -> None:
     asyncio.run(checked(3, set()))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nhalf",
+        b"HTTP/1.1 2",
+        b"no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffff\r\nhalf",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\xff\xff",
+        b"HTTP/1.1 500 no\r\ncontent-length: 0\r\n\r\n",
+    ],
+)
+def test_an_engine_that_breaks_off_is_not_one_that_hangs(answer: bytes) -> None:
+    """Who watches for a hang must outlive it."""
+
+    async def breaks_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(2**16)
+        writer.write(answer)
+        writer.close()
+
+    async def ask() -> bool:
+        async with await asyncio.start_server(breaks_off, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            return await asyncio.to_thread(moves, f"http://127.0.0.1:{port}", 1, 0.2)
+
+    assert asyncio.run(ask())
 
 
 def test_those_without_a_step_are_named() -> None:
