@@ -8,14 +8,8 @@ from enum import IntEnum
 
 from dataset.coaches import Source
 from dataset.profiles import profiles
-from serving.tasks.profile import Profile
+from serving.tasks.profile import STANDARD_KG, Profile
 from serving.tasks.rate.answer import MAX_PERCENT, RATES, SETS, top_percent
-
-STANDARD_KG = {
-    "남성": {"bench_press": 80.0, "squat": 110.0, "dead_lift": 130.0, "over_head_press": 50.0},
-    "여성": {"bench_press": 40.0, "squat": 60.0, "dead_lift": 75.0, "over_head_press": 30.0},
-}
-"""1RM in kg at which a lift counts as strong, by sex. Profiles carry no body weight."""
 
 START_PERCENT = {1: 65, 2: 55, 3: 60, 4: 55, 5: 50, 6: 65}
 """Week 1, set 1 in percent of 1RM by purpose, before adjusting for experience and strength."""

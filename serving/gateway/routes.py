@@ -18,7 +18,7 @@ from serving.gateway.deadline import TIMEOUT
 from serving.gateway.engine import Engine
 from serving.gateway.errors import InvalidRequest
 from serving.gateway.exchange import exchange_of
-from serving.gateway.formats import choose, forms_of
+from serving.gateway.formats import JSON, choose, forms_of
 from serving.gateway.generate import Generator
 from serving.gateway.head import Head
 from serving.gateway.metrics import Metrics
@@ -27,8 +27,8 @@ from serving.gateway.readiness import Readiness
 from serving.gateway.relay import Relay
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.validation import validated
-from serving.tasks.base import Task
-from serving.tasks.registry import TASKS
+from serving.tasks.base import Calculation, Task
+from serving.tasks.registry import CALCULATIONS, TASKS
 
 PATH = "/gen/routine/{task}"
 REFERENCE = "#/components/schemas/{model}"
@@ -57,7 +57,11 @@ _ERROR_FIELDS = {
     "param": {"type": ["string", "null"]},
     "code": {"type": "string"},
 }
-REQUESTS: list[type[BaseModel]] = [CompletionRequest, *(task.request for task in TASKS.values())]
+REQUESTS: list[type[BaseModel]] = [
+    CompletionRequest,
+    *(task.request for task in TASKS.values()),
+    *(calculation.request for calculation in CALCULATIONS.values()),
+]
 _, _requests = models_json_schema(
     [(request, "validation") for request in REQUESTS], ref_template=REFERENCE
 )
@@ -93,6 +97,8 @@ def routes(
     router = APIRouter(route_class=PlainRoute)
     for task in TASKS.values():
         _add_task(router, task, generator, settings.task_timeout_seconds)
+    for calculation in CALCULATIONS.values():
+        _add_calculation(router, calculation)
     _add_openai(router, engine, relay)
     _add_operations(router, readiness, metrics)
     return router
@@ -127,6 +133,7 @@ def _add_task(
     router: APIRouter, task: Task[Any], generator: Generator, timeout_seconds: float
 ) -> None:
     forms = forms_of(task)
+    examples = [(task.describe(example), example) for example in task.examples]
 
     async def generate(request: Request) -> Response:
         exchange = exchange_of(request)
@@ -135,12 +142,6 @@ def _add_task(
         render = choose(request, forms)
         return render(await generator.answer(task, asked, exchange.headers, deadline))
 
-    examples = {
-        str(number): {"summary": task.describe(example), "value": example.model_dump(mode="json")}
-        for number, example in enumerate(task.examples, 1)
-    }
-    reference = {"$ref": REFERENCE.format(model=task.request.__name__)}
-    content = {"application/json": {"schema": reference, "examples": examples}}
     router.add_api_route(
         PATH.format(task=task.name),
         generate,
@@ -154,10 +155,45 @@ def _add_task(
                 _TIMEOUT_PARAMETER,
                 *(p for form in forms.values() if form for p in form.parameters),
             ],
-            "requestBody": {"required": True, "content": content},
+            "requestBody": _body(task.request, examples),
         },
         name=task.name,
     )
+
+
+def _add_calculation(router: APIRouter, calculation: Calculation[Any]) -> None:
+    async def calculate(request: Request) -> Response:
+        exchange = exchange_of(request)
+        asked = validated(calculation.request, await exchange.body())
+        render = choose(request, {JSON: None})
+        return render(calculation.compute(asked).model_dump_json())
+
+    example = calculation.examples[0]
+    answer = calculation.compute(example).model_dump(mode="json")
+    router.add_api_route(
+        PATH.format(task=calculation.name),
+        calculate,
+        methods=["POST"],
+        tags=["routine"],
+        summary=calculation.summary,
+        response_model=calculation.response,
+        responses={
+            200: {"content": {JSON: {"example": answer}}},
+            **{status: ERRORS[status] for status in (400, 406, 413, 415, 422)},
+        },
+        openapi_extra={"requestBody": _body(calculation.request, [("", example)])},
+        name=calculation.name,
+    )
+
+
+def _body(request: type[BaseModel], examples: list[tuple[str, BaseModel]]) -> dict[str, Any]:
+    """Describe a request body, with worked examples and their summaries."""
+    shown = {
+        str(number): {"summary": summary, "value": example.model_dump(mode="json")}
+        for number, (summary, example) in enumerate(examples, 1)
+    }
+    reference = {"$ref": REFERENCE.format(model=request.__name__)}
+    return {"required": True, "content": {JSON: {"schema": reference, "examples": shown}}}
 
 
 def _example_answer(task: Task[Any], media_types: Iterable[str]) -> dict[str, Any]:

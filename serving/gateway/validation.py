@@ -41,6 +41,8 @@ def _client_error(first: ErrorDetails, request: type[BaseModel]) -> ClientError:
     if first["type"] == "missing":
         return InvalidRequest(f"{name} is missing; {allowed}", ".".join(place) or None)
     given = first.get("input")
+    if first["type"] == "value_error" and isinstance(given, dict | list):
+        return InvalidRequest(f"{name}: {allowed}", name)
     return InvalidRequest(f"{name} cannot be {_shown(given)}; {allowed}", ".".join(place) or None)
 
 
@@ -58,10 +60,15 @@ def _allowed(request: type[BaseModel], place: Sequence[str]) -> str:
     whole = request.model_json_schema()
     schema = whole
     for part in place:
-        schema = _resolved(whole, schema).get("properties", {}).get(part, {})
+        parent = _resolved(whole, schema)
+        schema = parent.get("items") or parent.get("properties", {}).get(part, {})
     schema = _resolved(whole, schema)
     if "properties" in schema:
         return f"it must be an object with {', '.join(schema['properties'])}"
+    if "items" in schema:
+        fields = ", ".join(_resolved(whole, schema["items"])["properties"])
+        least, most = schema["minItems"], schema["maxItems"]
+        return f"it must be a list of {least} to {most} objects with {fields}"
     if "enum" in schema:
         return f"it must be one of {', '.join(map(str, schema['enum']))}"
     words = {"integer": "an integer", "number": "a number", "string": "a text"}

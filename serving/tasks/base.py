@@ -88,6 +88,26 @@ class BadRequest:
     """Expected text in the error message."""
 
 
+@dataclass(frozen=True)
+class Calculation(Generic[Request]):
+    """A route that needs no model: its answer follows from the request alone."""
+
+    name: str
+    """Route segment."""
+    summary: str
+    """One-line summary in Korean for the API documentation."""
+    request: type[Request]
+    """Request body model."""
+    response: type[BaseModel]
+    """Response body model."""
+    examples: tuple[Request, ...]
+    """Requests for documentation."""
+    compute: Callable[[Request], BaseModel]
+    """Return the answer to a request."""
+    bad: tuple[BadRequest, ...] = ()
+    """Specific invalid requests."""
+
+
 class Task(ABC, Generic[Request]):
     """One task that a model is trained for."""
 

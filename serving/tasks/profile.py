@@ -26,6 +26,16 @@ LIFTS = {
 MIN_KG, MAX_KG, STEP_KG = 10.0, 600.0, 2.5
 """1RM limits in kg (the maximum exceeds every raw world record), and the prompt's rounding step."""
 
+STANDARD_KG = {
+    "남성": {"bench_press": 80.0, "squat": 110.0, "dead_lift": 130.0, "over_head_press": 50.0},
+    "여성": {"bench_press": 40.0, "squat": 60.0, "dead_lift": 75.0, "over_head_press": 30.0},
+}
+"""1RM in kg at which a lift counts as strong, by sex. Profiles carry no body weight."""
+UNLIKELY = {1: 1.5, 2: 2.0, 3: 2.5, 4: 3.0, 5: 4.0}
+"""Multiple of the standard from which a 1RM is doubted, by experience. 1RMs in pounds, sent as
+kilograms, are 2.2 times as large."""
+POUND_KG = 0.45359237
+
 
 def _codes(meanings: dict[int, str]) -> str:
     return ", ".join(f"{code} {meaning}" for code, meaning in meanings.items())
@@ -83,6 +93,17 @@ def profile_of(
             "rm_weight": dict(zip(LIFTS, lifts, strict=True)),
         }
     )
+
+
+def doubts(profile: Profile) -> list[str]:
+    """Return what the lifter should check, in Korean: weights that look like pounds."""
+    return [
+        f"{name} {kg:g}kg은 {EXPERIENCE[profile.experience]} {profile.gender}에게 드문 기록입니다. "
+        f"파운드라면 {kg * POUND_KG:.1f}kg입니다."
+        for lift, name in LIFTS.items()
+        if (kg := getattr(profile.rm_weight, lift))
+        >= UNLIKELY[profile.experience] * STANDARD_KG[profile.gender][lift]
+    ]
 
 
 PUBLISHED = (

@@ -1,10 +1,11 @@
-"""The task registry: one line per task (docs/new-task.md)."""
+"""The registry: one line per task (docs/new-task.md) or calculation."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from serving.language.output import Output
-from serving.tasks.base import Task
+from serving.tasks.base import Calculation, Task
+from serving.tasks.cycle import NEXT
 from serving.tasks.month.task import MonthTask
 from serving.tasks.prompt import Facts, read_question
 from serving.tasks.rate.task import RateTask
@@ -16,6 +17,7 @@ TASKS: dict[str, Task[Any]] = {
         MonthTask(),
     )
 }
+CALCULATIONS: dict[str, Calculation[Any]] = {one.name: one for one in (NEXT,)}
 _BY_TITLE = {task.title: task for task in TASKS.values()}
 
 

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from serving.tasks.registry import TASKS
+from serving.tasks.registry import CALCULATIONS, TASKS
 
 JSON = "application/json"
+ROUTES: dict[str, Any] = {**TASKS, **CALCULATIONS}
 
 
 class Case(NamedTuple):
@@ -23,9 +24,9 @@ class Case(NamedTuple):
     """Text that the error message must contain."""
 
 
-def good(task: str) -> dict[str, Any]:
-    """Return a task's first example."""
-    return dict(TASKS[task].examples[0].model_dump())
+def good(route: str) -> dict[str, Any]:
+    """Return a route's first example."""
+    return dict(ROUTES[route].examples[0].model_dump())
 
 
 GOOD = good("rate")
@@ -71,6 +72,10 @@ def _values(schema: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
     """Yield invalid values for a field: a description, the value, and text of the message."""
     if not schema["nullable"]:
         yield "null", None, "must be"
+    if "items" in schema:
+        words = f"a list of {schema['minItems']} to {schema['maxItems']} objects"
+        yield from (("a number", 5, words), ("a text", "x", words), ("an object", {}, words))
+        return
     if "properties" in schema:
         words = ", ".join(list(schema["properties"])[:2])
         yield from (("a number", 5, words), ("a text", "x", words), ("a list", [1], words))
@@ -95,8 +100,8 @@ def _values(schema: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
 
 
 def cases(name: str) -> Iterator[Case]:
-    """Yield all requests that a task must reject."""
-    task, body = TASKS[name], good(name)
+    """Yield all requests that a route must reject."""
+    task, body = ROUTES[name], good(name)
     whole = task.request.model_json_schema()
     for path, schema, is_required in _fields(whole, whole):
         if is_required:
@@ -131,5 +136,5 @@ def cases(name: str) -> Iterator[Case]:
     yield Case("another content type", right, "text/plain", 415, None, JSON)
 
 
-CASES = [(name, case) for name in TASKS for case in cases(name)]
-"""All cases, each with its task's name."""
+CASES = [(name, case) for name in ROUTES for case in cases(name)]
+"""All cases, each with its route's name."""

@@ -4,46 +4,51 @@ The model decides the assistance work (``assistance``). The lift of each day, th
 weights and the deload are computed from the request and its rates.
 """
 
-from collections.abc import Mapping
-from decimal import ROUND_HALF_UP, Decimal
+import math
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from serving.language.fields import encode
 from serving.tasks.month.assistance import slots_of
 from serving.tasks.month.exercises import Category
-from serving.tasks.profile import Profile
-from serving.tasks.rate.answer import LOADING_WEEKS, PROGRAM, RATES, REPETITIONS, Rates, percents
+from serving.tasks.month.loading import (
+    USUAL_BAR_KG,
+    USUAL_STEP_KG,
+    Bar,
+    Loading,
+    Pairs,
+    PlateStep,
+    loading_of,
+)
+from serving.tasks.profile import LIFTS, Profile, doubts
+from serving.tasks.rate.answer import (
+    LOADING_WEEKS,
+    MAX_PERCENT,
+    PROGRAM,
+    REPETITIONS,
+    Rates,
+    percents,
+)
 
 WEEKS = 4
 ROTATION = ("bench_press", "squat", "over_head_press", "dead_lift")
 """Order of the main lifts: alternates upper and lower body for any number of days per week."""
 BASIS_SHARE = {"1rm": Decimal(1), "tm": Decimal("0.9")}
 """What percentages refer to, as a share of 1RM: the 1RM or the training max."""
-MIN_STEP_KG, MAX_STEP_KG, USUAL_STEP_KG = 0.25, 5.0, 2.5
-"""Plate step limits and default in kg; a step must be a multiple of the minimum. The lightest set
-(35 % of 90 % of 10 kg) still rounds to one step of the maximum."""
+WARM_UP = ((40, "5"), (50, "5"), (60, "3"))
+"""Percentage and repetitions of the warm-up sets; those below the first main set are done."""
 
 Lift = Literal["bench_press", "squat", "dead_lift", "over_head_press"]
 Basis = Literal["1rm", "tm"]
 Days = Annotated[int, Field(ge=2, le=4, description="주당 훈련일")]
-PlateStep = Annotated[
-    float,
-    Field(
-        ge=MIN_STEP_KG,
-        le=MAX_STEP_KG,
-        multiple_of=MIN_STEP_KG,
-        allow_inf_nan=False,
-        description="가장 작은 중량 단위 (kg): 모든 세트를 여기에 맞춰 반올림",
-    ),
-]
 
 
-class MonthRequest(Profile):
-    """A profile, the training days per week, and the inputs for computing weights."""
+class CycleRequest(Profile):
+    """A profile, and what the weights of its month follow from."""
 
-    days_per_week: Days
     rates: Rates | None = Field(
         default=None, description="`rate`의 답에 있는 네 비율. 없으면 먼저 만듭니다"
     )
@@ -51,19 +56,102 @@ class MonthRequest(Profile):
         default="1rm", description="퍼센트의 기준: 1rm, 또는 tm (트레이닝 맥스, 1RM의 90%)"
     )
     plate_step: PlateStep = USUAL_STEP_KG
+    bar: Bar = USUAL_BAR_KG
+    plates: tuple[Pairs, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=12,
+        strict=False,
+        description="가진 원판: 무게(kg)와 쌍의 수. 없으면 `plate_step`에 맞는 흔한 원판",
+    )
+
+    @field_validator("bar")
+    @classmethod
+    def _can_be_lifted(cls, bar: float, info: ValidationInfo) -> float:
+        targets = _targets(info.data)
+        most = max((float(kg) for _, _, kg in targets), default=math.inf)
+        if bar > max(most, USUAL_BAR_KG):
+            raise ValueError(
+                f"it must be at most {max(most, USUAL_BAR_KG):.4g} kg: no set is heavier"
+            )
+        return bar
+
+    @field_validator("plates")
+    @classmethod
+    def _load_every_set(
+        cls, plates: tuple[Pairs, ...] | None, info: ValidationInfo
+    ) -> tuple[Pairs, ...] | None:
+        if plates is None or not {"bar", "plate_step"} <= set(info.data):
+            return plates
+        if len({one.kg for one in plates}) < len(plates):
+            raise ValueError("each weight must be listed once, with its number of pairs")
+        loading = loading_of(info.data["bar"], info.data["plate_step"], plates)
+        for lift, percent, kg in _targets(info.data):
+            nearest = Decimal(loading.nearest(kg).kg)
+            if 2 * abs(nearest - kg) > Decimal(info.data["plate_step"]):
+                raise ValueError(
+                    f"{percent} % of {lift} is {kg:.5g} kg, and the nearest that they load is "
+                    f"{nearest:.5g} kg: add pairs, or raise plate_step"
+                )
+        return plates
+
+    @property
+    def loading(self) -> Loading:
+        """What the bar can be loaded with."""
+        return loading_of(self.bar, self.plate_step, self.plates)
+
+
+class MonthRequest(CycleRequest):
+    """A profile, the training days per week, and the inputs for computing weights."""
+
+    days_per_week: Days
+
+
+def target_kg(one_rm_kg: float, basis: str, percent: int) -> Decimal:
+    """Return ``percent`` of the basis, exactly: in binary floating point 90 % of a 1RM can put an
+    exact half just below."""
+    return Decimal(str(one_rm_kg)) * BASIS_SHARE[basis] * percent / 100
+
+
+def _targets(fields: Mapping[str, Any]) -> list[tuple[str, int, Decimal]]:
+    """Return lift, percentage and target of all sets, warm-ups included; of any possible, if the
+    rates are still to come; nothing if a field is invalid."""
+    weights, basis = fields.get("rm_weight"), fields.get("basis")
+    if weights is None or basis is None or "rates" not in fields:
+        return []
+    rates: Rates | None = fields["rates"]
+    found = set(range(35, MAX_PERCENT + 1, 5))
+    if rates:
+        plan = percents(*rates.model_dump().values())
+        found = {percent for week in plan for percent in week} | {percent for percent, _ in WARM_UP}
+    return [
+        (lift, percent, target_kg(getattr(weights, lift), basis, percent))
+        for lift in LIFTS
+        for percent in sorted(found)
+    ]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class MainSet(_Part):
-    """One set of the main lift."""
+class LiftSet(_Part):
+    """One set of a main lift."""
 
     percent: int = Field(description="강도 (기준의 %)")
-    kg: float = Field(description="중량 (kg)")
+    kg: float = Field(description="중량 (kg), 바 포함")
+    plates: list[float] = Field(description="바 한쪽에 끼울 원판 (kg), 무거운 것부터")
+    below_bar: bool = Field(description="참이면 빈 바보다 가벼움: 더 가벼운 바나 덤벨로")
     repetitions: int = Field(description="반복 횟수")
     amrap: bool = Field(description="참이면 `repetitions`는 최소: 할 수 있는 만큼 반복")
+
+
+class MainLift(_Part):
+    """A main lift of a training day."""
+
+    lift: Lift
+    warm_up: list[LiftSet] = Field(description="웜업: 첫 본 세트보다 가벼운 것만")
+    sets: list[LiftSet]
 
 
 class AssistanceExercise(_Part):
@@ -81,8 +169,7 @@ class Day(_Part):
     """One training day."""
 
     day: int = Field(description="그 주의 몇 번째 훈련일")
-    lift: Lift
-    sets: list[MainSet]
+    lifts: list[MainLift]
     assistance: list[AssistanceExercise]
 
 
@@ -94,28 +181,32 @@ class Week(_Part):
     days: list[Day]
 
 
+class TrainingMax(_Part):
+    """90 % of each 1RM, in kg."""
+
+    bench_press: float
+    squat: float
+    dead_lift: float
+    over_head_press: float
+
+
 class MonthAnswer(_Part):
     """Four weeks of training."""
 
     program: Literal["5/3/1 프로그램"] = Field(description="프로그램 이름")
     days_per_week: Days
     basis: Basis
+    training_max: TrainingMax | None = Field(description="트레이닝 맥스 (kg), `basis`가 tm이면")
     plate_step: PlateStep
+    bar: Bar
     rates: Rates
     weeks: list[Week]
+    notes: list[str] = Field(description="확인할 것: 파운드로 보이는 중량 등")
 
 
 def lift_of(week: int, day: int, days_per_week: int) -> str:
     """Return the main lift of a training day; ``week`` and ``day`` are zero-based."""
     return ROTATION[(week * days_per_week + day) % len(ROTATION)]
-
-
-def kilograms(one_rm_kg: float, basis: str, percent: int, step_kg: float) -> float:
-    """Return ``percent`` of the basis, rounded half up to the plate step. Uses decimals, because in
-    binary floating point 90 % of 1RM can put an exact half just below."""
-    step = Decimal(str(step_kg))
-    exact = Decimal(str(one_rm_kg)) * BASIS_SHARE[basis] * percent / 100
-    return float((exact / step).quantize(Decimal(1), ROUND_HALF_UP) * step)
 
 
 def render(request: MonthRequest, values: Mapping[str, Any]) -> str:
@@ -127,14 +218,16 @@ def render(request: MonthRequest, values: Mapping[str, Any]) -> str:
     """
     assert request.rates, "Task 1 comes first"
     rates = request.rates.model_dump()
-    plan = percents(*(rates[name] for name in RATES))
+    plan = percents(*rates.values())
     days = range(request.days_per_week)
     return encode(
         {
             "program": PROGRAM,
             "days_per_week": request.days_per_week,
             "basis": request.basis,
+            "training_max": _training_max(request),
             "plate_step": request.plate_step,
+            "bar": request.bar,
             "rates": rates,
             "weeks": [
                 {
@@ -144,28 +237,26 @@ def render(request: MonthRequest, values: Mapping[str, Any]) -> str:
                 }
                 for week in range(WEEKS)
             ],
+            "notes": doubts(request),
         }
     )
 
 
+def _training_max(request: MonthRequest) -> dict[str, float] | None:
+    if request.basis == "1rm":
+        return None
+    weights = request.rm_weight.model_dump()
+    return {lift: float(target_kg(kg, "tm", 100)) for lift, kg in weights.items()}
+
+
 def _day(
-    request: MonthRequest, values: Mapping[str, Any], sets: list[int], week: int, day: int
+    request: MonthRequest, values: Mapping[str, Any], plan: list[int], week: int, day: int
 ) -> dict[str, Any]:
     lift = lift_of(week, day, request.days_per_week)
-    one_rm = getattr(request.rm_weight, lift)
     share = 1 if week < LOADING_WEEKS else 2
     return {
         "day": day + 1,
-        "lift": lift,
-        "sets": [
-            {
-                "percent": percent,
-                "kg": kilograms(one_rm, request.basis, percent, request.plate_step),
-                "repetitions": int(count.removesuffix("+")),
-                "amrap": count.endswith("+"),
-            }
-            for percent, count in zip(sets, REPETITIONS[week], strict=True)
-        ],
+        "lifts": [_main_lift(request, lift, list(zip(plan, REPETITIONS[week], strict=True)))],
         "assistance": [
             {
                 "name": exercise.name,
@@ -178,3 +269,22 @@ def _day(
             for exercise, count, repetitions in slots_of(values, lift)
         ],
     }
+
+
+def _main_lift(request: MonthRequest, lift: str, plan: list[tuple[int, str]]) -> dict[str, Any]:
+    """Return a lift's sets, given their percentages and repetitions."""
+    one_rm = getattr(request.rm_weight, lift)
+
+    def sets(given: Iterable[tuple[int, str]]) -> list[dict[str, Any]]:
+        return [
+            {
+                "percent": percent,
+                **request.loading.nearest(target_kg(one_rm, request.basis, percent))._asdict(),
+                "repetitions": int(count.removesuffix("+")),
+                "amrap": count.endswith("+"),
+            }
+            for percent, count in given
+        ]
+
+    first, _ = plan[0]
+    return {"lift": lift, "warm_up": sets(s for s in WARM_UP if s[0] < first), "sets": sets(plan)}

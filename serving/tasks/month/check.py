@@ -4,21 +4,32 @@ It recomputes every day from the request and its rates, and compares exercises w
 catalogue. It deliberately shares no code with ``answer.render``, so that it can detect its errors.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 from pydantic import ValidationError
 
-from serving.tasks.month.answer import AssistanceExercise, Day, MonthAnswer, MonthRequest, Week
+from serving.tasks.month.answer import (
+    AssistanceExercise,
+    Day,
+    LiftSet,
+    MainLift,
+    MonthAnswer,
+    MonthRequest,
+    Week,
+)
 from serving.tasks.month.exercises import CATALOGUE
 
 RULES = (
-    "keys", "request", "layout", "rotation", "percent", "over_100", "kg", "repetitions",
-    "assistance_count", "assistance_fits", "assistance_repeats", "assistance_volume", "deload",
+    "keys", "request", "layout", "training_max", "rotation", "warm_up", "percent", "over_100", "kg",
+    "plates", "repetitions", "assistance_count", "assistance_fits", "assistance_repeats",
+    "assistance_volume", "deload",
 )  # fmt: skip
 """All rules that the check can report."""
 _REPETITIONS = {1: "5 5 5+", 2: "3 3 3+", 3: "5 3 1+", 4: "5 5 5"}
+_WARM_UP = [(40, "5"), (50, "5"), (60, "3")]
 _DELOAD = 4
 _TOLERANCE_KG = 1e-6
 
@@ -39,53 +50,89 @@ def check_month(request: MonthRequest, answer: Mapping[str, Any]) -> list[str]:
         month = MonthAnswer.model_validate(answer)
     except ValidationError:
         return ["keys"]
-    echoed = (month.days_per_week, month.basis, month.plate_step, month.rates)
-    if echoed != (request.days_per_week, request.basis, request.plate_step, request.rates):
+    echoed = ("days_per_week", "basis", "plate_step", "bar", "rates")
+    if any(getattr(month, name) != getattr(request, name) for name in echoed):
         return ["request"]
     found = [(week.week, len(week.days), week.deload) for week in month.weeks]
     if found != [(n, request.days_per_week, n == _DELOAD) for n in (1, 2, 3, 4)]:
         return ["layout"]
     broken: Broken = set()
+    _check_training_max(request, month, broken)
     _check_rotation(month.weeks, broken)
     usual: dict[str, list[AssistanceExercise]] = {}
     for week in month.weeks:
         for day in week.days:
-            _check_sets(request, week.week, day, broken)
+            for one in day.lifts:
+                _check_sets(request, week.week, one, broken)
             _check_assistance(request, day, broken)
+            lifts = " ".join(one.lift for one in day.lifts)
             if week.deload:
-                _check_deload(usual.get(day.lift, []), day.assistance, broken)
-            elif usual.setdefault(day.lift, day.assistance) != day.assistance:
+                _check_deload(usual.get(lifts, []), day.assistance, broken)
+            elif usual.setdefault(lifts, day.assistance) != day.assistance:
                 broken.add("assistance_volume")
     return sorted(broken)
+
+
+def _check_training_max(request: MonthRequest, month: MonthAnswer, broken: Broken) -> None:
+    if (given := month.training_max) is None or request.basis == "1rm":
+        if given is not None or request.basis == "tm":
+            broken.add("training_max")
+        return
+    one_rms = request.rm_weight.model_dump()
+    for lift, kg in given.model_dump().items():
+        if abs(kg - 0.9 * one_rms[lift]) > _TOLERANCE_KG:
+            broken.add("training_max")
 
 
 def _check_rotation(weeks: list[Week], broken: Broken) -> None:
     """Check that any two consecutive weeks include all four lifts."""
     for one, other in pairwise(weeks):
-        if len({day.lift for day in one.days + other.days}) != 4:
+        days = one.days + other.days
+        if len({main.lift for day in days for main in day.lifts}) != 4:
             broken.add("rotation")
 
 
-def _check_sets(request: MonthRequest, week: int, day: Day, broken: Broken) -> None:
+def _check_sets(request: MonthRequest, week: int, main: MainLift, broken: Broken) -> None:
     rates = request.rates
     assert rates
-    counts = " ".join(f"{one.repetitions}{'+' * one.amrap}" for one in day.sets)
-    if counts != _REPETITIONS[week]:
+    if " ".join(map(_count, main.sets)) != _REPETITIONS[week]:
         broken.add("repetitions")
     first = rates.init_weight_rate + rates.increase_rate_week * (week - 1)
     if week == _DELOAD:
         first = rates.deloading_rate
-    basis_kg = getattr(request.rm_weight, day.lift) * (0.9 if request.basis == "tm" else 1)
-    for place, one in enumerate(day.sets):
+    for place, one in enumerate(main.sets):
         if one.percent != first + rates.increase_rate_set * place:
             broken.add("percent")
         if one.percent > 100:
             broken.add("over_100")
-        steps = one.kg / request.plate_step
-        off_kg = abs(one.kg - basis_kg * one.percent / 100)
-        on_step = abs(steps - round(steps)) * request.plate_step <= _TOLERANCE_KG
-        if not on_step or off_kg > request.plate_step / 2 + _TOLERANCE_KG:
+    warm_up = [(one.percent, _count(one)) for one in main.warm_up]
+    if warm_up != [(percent, count) for percent, count in _WARM_UP if percent < first]:
+        broken.add("warm_up")
+    basis_kg = getattr(request.rm_weight, main.lift) * (0.9 if request.basis == "tm" else 1)
+    for one in main.warm_up + main.sets:
+        if abs(one.kg - basis_kg * one.percent / 100) > request.plate_step / 2 + _TOLERANCE_KG:
             broken.add("kg")
+        _check_plates(request, one, broken)
+
+
+def _count(one: LiftSet) -> str:
+    return f"{one.repetitions}{'+' * one.amrap}"
+
+
+def _check_plates(request: MonthRequest, one: LiftSet, broken: Broken) -> None:
+    """Check that a set's plates are at hand and make its weight; or that no plates could, and the
+    weight is on the grid below the bar."""
+    if one.below_bar:
+        steps = (request.bar - one.kg) / request.plate_step
+        is_right = one.kg > 0 and steps >= 1 and steps == int(steps) and not one.plates
+    else:
+        used = Counter(one.plates)
+        own = {plate.kg: plate.pairs for plate in request.plates or ()}
+        at_hand = not own or all(own.get(kg, 0) >= pairs for kg, pairs in used.items())
+        on_step = bool(own) or (one.kg - request.bar) % request.plate_step == 0
+        is_right = at_hand and on_step and one.kg == request.bar + 2 * sum(one.plates)
+    if not is_right:
+        broken.add("plates")
 
 
 def _check_assistance(request: MonthRequest, day: Day, broken: Broken) -> None:
@@ -100,7 +147,7 @@ def _check_assistance(request: MonthRequest, day: Day, broken: Broken) -> None:
         if (
             not known
             or facts != (known.category, list(known.muscles), known.equipment)
-            or day.lift not in known.lifts
+            or not {main.lift for main in day.lifts} <= set(known.lifts)
             or known.level > request.experience
         ):
             broken.add("assistance_fits")

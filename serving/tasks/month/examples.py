@@ -41,6 +41,18 @@ ANSWER = values_of(
 """Good assistance work for the first example."""
 BAD = (
     BadRequest({"plate_step": 0.3}, "plate_step", "in steps of 0.25"),
+    BadRequest({"bar": 19.9}, "bar", "in steps of 0.25"),
+    BadRequest({"bar": 48}, "bar", "at most 46.75 kg"),
+    BadRequest({"plates": []}, "plates", "a list of 1 to 12 objects with kg, pairs"),
+    BadRequest({"plates": 20}, "plates", "a list of 1 to 12 objects with kg, pairs"),
+    BadRequest({"plates": [20, 10]}, "plates.0", "an object with kg, pairs"),
+    BadRequest({"plates": [{"kg": 20}]}, "plates.0.pairs", "an integer from 1 to 20"),
+    BadRequest({"plates": [{"kg": 20, "pairs": 1.5}]}, "plates.0.pairs", "an integer from 1"),
+    BadRequest({"plates": [{"kg": 20, "pairs": 2}, {"kg": 1.1, "pairs": 1}]}, "plates.1.kg",
+               "in steps of 0.125"),
+    BadRequest({"plates": [{"kg": 20, "pairs": 2}] * 2}, "plates", "listed once"),
+    BadRequest({"plates": [{"kg": 20, "pairs": 2}]}, "plates", "add pairs, or raise plate_step"),
+    BadRequest({"plates": [{"kg": 1.25, "pairs": 2}]}, "plates", "add pairs, or raise plate_step"),
     BadRequest({"rates": _named((75, 10, 5, 40))}, "rates.increase_rate_week", "must be 5"),
     BadRequest({"rates": _named((75, 5, 10, 40))}, "rates.increase_rate_set", "100 %"),
     BadRequest({"rates": _named((105, 5, 5, 40))}, "rates.init_weight_rate", "one of 40, 45"),

@@ -8,7 +8,7 @@ from icalendar import Calendar, Event
 from tabulate import tabulate
 
 from serving.tasks.base import Form, QueryError
-from serving.tasks.month.answer import Day, MonthAnswer, Week
+from serving.tasks.month.answer import Day, LiftSet, MonthAnswer, Week
 from serving.tasks.profile import LIFTS
 
 BASIS = {"1rm": "1RM", "tm": "트레이닝 맥스 (1RM의 90%)"}
@@ -16,7 +16,9 @@ DAY_OFFSETS = {2: (0, 3), 3: (0, 2, 4), 4: (0, 1, 3, 4)}
 """Day offsets from a week's first training day, by days per week; at most two days in a row."""
 FIRST_DATE, LAST_DATE = date(2000, 1, 1), date(2100, 12, 31)
 NOTES = (
-    "+는 할 수 있는 만큼 반복합니다. 중량은 바 무게를 포함합니다. "
+    "+는 할 수 있는 만큼 반복합니다. 중량은 바 무게를 포함합니다. [ ]는 바 한쪽에 끼울 "
+    "원판(kg)입니다. "
+    "빈 바보다 가벼운 세트는 더 가벼운 바나 덤벨로 합니다. "
     "한쪽씩 하는 운동의 반복 횟수는 한쪽 기준입니다."
 )
 
@@ -51,20 +53,38 @@ def markdown(text: str) -> str:
         text: the answer, a ``MonthAnswer`` in JSON.
     """
     month = MonthAnswer.model_validate_json(text)
-    rates = "/".join(str(rate) for rate in month.rates.model_dump().values())
-    facts = (
-        f"주 {month.days_per_week}일, 기준 {BASIS[month.basis]}, 중량 단위 {month.plate_step:g} kg"
-    )
-    parts = ["# 5/3/1 한 달 루틴", f"{facts}, 진행률 {rates}"]
-    headers = ["훈련일", "메인 리프트", "1세트", "2세트", "3세트", "보조 운동"]
+    parts = ["# 5/3/1 한 달 루틴", *_facts(month)]
+    headers = ["훈련일", "메인 리프트", "웜업", "1세트", "2세트", "3세트", "보조 운동"]
     for week in month.weeks:
-        rows = [
-            [f"{day.day}일차", LIFTS[day.lift], *_sets(day), ", ".join(_assistance(day))]
-            for day in week.days
-        ]
+        rows = [row for day in week.days for row in _rows(day)]
         table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
         parts += [f"## {_title(week)}", table]
-    return "\n\n".join([*parts, NOTES]) + "\n"
+    return "\n\n".join([*parts, NOTES, *month.notes]) + "\n"
+
+
+def _facts(month: MonthAnswer) -> list[str]:
+    rates = month.rates
+    found = [
+        f"주 {month.days_per_week}일, 기준 {BASIS[month.basis]}, 바 {month.bar:g} kg, "
+        f"중량 단위 {month.plate_step:g} kg",
+        f"첫 주 첫 세트 {rates.init_weight_rate}%, 주마다 +{rates.increase_rate_week}%p, "
+        f"세트마다 +{rates.increase_rate_set}%p, 디로딩 첫 세트 {rates.deloading_rate}%",
+    ]
+    if month.training_max:
+        kg = month.training_max.model_dump()
+        found.append(f"트레이닝 맥스: {', '.join(f'{LIFTS[lift]} {kg[lift]:g} kg' for lift in kg)}")
+    return found
+
+
+def _rows(day: Day) -> list[list[str]]:
+    """Return a table row per lift; day and assistance stand in the first."""
+    first, assistance = f"{day.day}일차", ", ".join(_assistance(day))
+    found = []
+    for main in day.lifts:
+        warm_up = ", ".join(map(_set, main.warm_up))
+        found.append([first, LIFTS[main.lift], warm_up, *map(_set, main.sets), assistance])
+        first = assistance = ""
+    return found
 
 
 def calendar(text: str, start: date) -> bytes:
@@ -89,8 +109,10 @@ def calendar(text: str, start: date) -> bytes:
             event.add("dtstamp", datetime.now(UTC))
             event.add("dtstart", on)
             event.add("dtend", on + timedelta(days=1))
-            event.add("summary", f"{LIFTS[day.lift]} ({_title(week)})")
-            event.add("description", "\n".join([*_sets(day), *_assistance(day), NOTES]))
+            event.add("transp", "TRANSPARENT")  # the day is not busy
+            lifts = ", ".join(LIFTS[main.lift] for main in day.lifts)
+            event.add("summary", f"{lifts} ({_title(week)})")
+            event.add("description", "\n".join([*_lines(day), *_assistance(day), NOTES]))
             found.add_component(event)
     ical: bytes = found.to_ical()
     return ical
@@ -100,8 +122,20 @@ def _title(week: Week) -> str:
     return f"{week.week}주차" + (", 디로딩" if week.deload else "")
 
 
-def _sets(day: Day) -> list[str]:
-    return [f"{s.kg:g} kg × {s.repetitions}{'+' * s.amrap} ({s.percent}%)" for s in day.sets]
+def _lines(day: Day) -> list[str]:
+    found = []
+    for main in day.lifts:
+        found.append(LIFTS[main.lift])
+        found += [f"웜업 {_set(one)}" for one in main.warm_up]
+        found += [_set(one) for one in main.sets]
+    return found
+
+
+def _set(one: LiftSet) -> str:
+    load = f"{one.kg:g} kg × {one.repetitions}{'+' * one.amrap} ({one.percent}%)"
+    if one.below_bar:
+        return f"{load} 빈 바보다 가벼움"
+    return f"{load} [{'+'.join(f'{kg:g}' for kg in one.plates) or '빈 바'}]"
 
 
 def _assistance(day: Day) -> list[str]:

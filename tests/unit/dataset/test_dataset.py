@@ -9,11 +9,20 @@ from typing import Any
 import pytest
 from datasets import load_dataset
 
-from dataset.coaches.rate import STANDARD_KG, Strength, coach_rate, strength
+from dataset.coaches.rate import Strength, coach_rate, strength
 from dataset.generate import SOURCES, RowError, rows, split_of, validate_row, write
 from dataset.profiles import profiles
 from serving.tasks.base import Task
-from serving.tasks.profile import GENDERS, LIFTS, MAX_KG, MIN_KG, PUBLISHED, Profile, profile_of
+from serving.tasks.profile import (
+    GENDERS,
+    LIFTS,
+    MAX_KG,
+    MIN_KG,
+    PUBLISHED,
+    STANDARD_KG,
+    Profile,
+    profile_of,
+)
 from serving.tasks.rate import answer as rate
 from serving.tasks.registry import TASKS
 

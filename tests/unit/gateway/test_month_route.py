@@ -79,15 +79,32 @@ def test_markdown_is_a_table_a_week_with_every_set_and_exercise(client: TestClie
         "4주차, 디로딩",
     ]
     for table, week in zip(tables, answer["weeks"], strict=True):
-        rows = [line for line in table.split("\n") if "일차" in line]
-        assert len(rows) == len(week["days"])
-        for row, day in zip(rows, week["days"], strict=True):
-            assert LIFTS[day["lift"]] in row
-            for one in day["sets"]:
+        rows = [line for line in table.split("\n") if "kg ×" in line]
+        mains = [main for day in week["days"] for main in day["lifts"]]
+        for row, main in zip(rows, mains, strict=True):
+            assert LIFTS[main["lift"]] in row
+            for one in main["warm_up"] + main["sets"]:
                 mark = "+" if one["amrap"] else ""
                 assert f"{one['kg']:g} kg × {one['repetitions']}{mark} ({one['percent']}%)" in row
+        for day in week["days"]:
+            (row,) = (row for row in rows if f"{day['day']}일차" in row)
             for one in day["assistance"]:
                 assert f"{one['name']} {one['sets']}×{one['repetitions']}" in row
+
+
+def test_the_table_says_what_a_lifter_must_know(client: TestClient) -> None:
+    body = {**GOOD_MONTH, "basis": "tm", "rm_weight": {**GOOD["rm_weight"], "squat": 225}}
+    text = client.post(MONTH, json=body, headers=MARKDOWN).text
+    for words in (
+        "첫 주 첫 세트 55%, 주마다 +10%p, 세트마다 +5%p, 디로딩 첫 세트 50%",
+        "트레이닝 맥스: 벤치프레스 36 kg, 스쿼트 202.5 kg",
+        "바 20 kg",
+        "112.5 kg × 5 (55%) [20+20+5+1.25]",
+        "17.5 kg × 3 (65%) 빈 바보다 가벼움",
+        "20 kg × 5 (55%) [빈 바]",
+        "스쿼트 225kg은 입문 남성에게 드문 기록입니다. 파운드라면 102.1kg입니다.",
+    ):
+        assert words in text
 
 
 @pytest.mark.parametrize(("days", "dates"), [(2, [7, 10, 14]), (3, [7, 9, 11]), (4, [7, 8, 10])])
@@ -109,8 +126,10 @@ def test_the_calendar_has_an_event_on_every_training_day(
     answer = client.post(MONTH, json=body).json()
     first = answer["weeks"][0]["days"][0]
     summary, description = str(events[0]["summary"]), str(events[0]["description"])
-    assert summary.startswith(LIFTS[first["lift"]])
-    assert f"{first['sets'][0]['kg']:g} kg" in description
+    main = first["lifts"][0]
+    assert summary.startswith(LIFTS[main["lift"]])
+    assert f"{main['sets'][0]['kg']:g} kg" in description
+    assert {str(event["transp"]) for event in events} == {"TRANSPARENT"}
     assert all(one["name"] in description for one in first["assistance"])
 
 
@@ -185,7 +204,7 @@ def test_a_wrong_month_is_held_back_and_counted(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = json.loads(client.post(MONTH, json=GOOD_MONTH).text)
-    right["weeks"][0]["days"][0]["sets"][0]["kg"] += 2.5
+    right["weeks"][0]["days"][0]["lifts"][0]["sets"][0]["kg"] += 2.5
     monkeypatch.setattr("serving.tasks.month.answer.encode", lambda _: json.dumps(right))
     response = client.post(MONTH, json=GOOD_MONTH)
     assert response.status_code == 502

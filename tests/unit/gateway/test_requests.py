@@ -291,7 +291,7 @@ def test_the_api_page_has_worked_examples_and_our_error_shape(client: TestClient
     forms = month["responses"]["200"]["content"]
     assert set(forms) == {"application/json", "text/markdown", "text/calendar"}
     worked_month = forms["application/json"]["example"]
-    assert month_faults(asked, worked_month) == []
+    assert month_faults(asked, {"training_max": None, **worked_month}) == []  # FastAPI drops nulls
     assert worked["init_weight_rate"] == coach_rate(PUBLISHED[0])["init_weight_rate"]
 
 

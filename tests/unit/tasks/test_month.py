@@ -16,23 +16,21 @@ from outlines.types.dsl import to_regex
 from pydantic import ValidationError
 
 from serving.tasks.month import answer as month
-from serving.tasks.month.answer import (
-    BASIS_SHARE,
-    MAX_STEP_KG,
-    MIN_STEP_KG,
-    MonthRequest,
-    kilograms,
-)
+from serving.tasks.month.answer import BASIS_SHARE, MonthRequest
 from serving.tasks.month.assistance import MAY_BE_EMPTY, NONE, output_for, slots_of
 from serving.tasks.month.check import RULES, check_month
 from serving.tasks.month.examples import request_of
 from serving.tasks.month.exercises import CATALOGUE, CATEGORIES, fitting
+from serving.tasks.month.loading import MAX_STEP_KG, MIN_STEP_KG
 from serving.tasks.profile import LIFTS, MAX_KG, MIN_KG, PUBLISHED
 from serving.tasks.rate import answer as rate
 from serving.tasks.registry import TASKS
 from tests.kit.oracle_month import month_faults
 
 ENGINE_MAX_TOKENS = 2048
+RATES_65 = {
+    "init_weight_rate": 55, "increase_rate_week": 5, "increase_rate_set": 10, "deloading_rate": 40,
+}  # fmt: skip
 PROMPT = """## 질문
 -5/3/1 한 달 보조 운동
 - **운동경험**: 1
@@ -72,6 +70,7 @@ def requests(draw: st.DrawFn) -> MonthRequest:
             "rates": draw(st.sampled_from(list(rate.OUTPUT.enumerate()))),
             "basis": draw(st.sampled_from(list(BASIS_SHARE))),
             "plate_step": draw(st.integers(1, int(MAX_STEP_KG / MIN_STEP_KG))) * MIN_STEP_KG,
+            **draw(st.sampled_from([{}, {"bar": 7.25}])),
         }
     )
 
@@ -155,23 +154,45 @@ def test_the_whole_text_fits_the_engine_at_one_token_a_byte() -> None:
     assert longest_prompt + max(answers) < 1100 < ENGINE_MAX_TOKENS
 
 
+def test_the_training_max_is_shown_where_percentages_refer_to_it() -> None:
+    request = asked(basis="tm", rm_weight=dict.fromkeys(LIFTS, 102.5))
+    assert answered(request)["training_max"] == dict.fromkeys(LIFTS, 92.25)
+    assert answered(asked())["training_max"] is None
+
+
 @pytest.mark.parametrize(
-    ("kg", "basis", "percent", "step", "expected"),
+    ("rates", "warm_up"),
+    [((65, 5, 10, 40), [40, 50, 60]), ((55, 10, 5, 50), [40, 50]), ((40, 5, 5, 35), [])],
+)
+def test_a_warm_up_is_lighter_than_the_first_set(
+    rates: tuple[int, int, int, int], warm_up: list[int]
+) -> None:
+    (first, *_), *_, (deload, *_) = (
+        week["days"] for week in answered(request_of(PUBLISHED[3], 2, rates))["weeks"]
+    )
+    assert [one["percent"] for one in first["lifts"][0]["warm_up"]] == warm_up
+    lighter = [percent for percent in (40, 50, 60) if percent < rates[3]]
+    assert [one["percent"] for one in deload["lifts"][0]["warm_up"]] == lighter
+
+
+@pytest.mark.parametrize(
+    ("experience", "gender", "kg", "lifts"),
     [
-        (100, "1rm", 65, 2.5, 65.0),
-        (100, "tm", 65, 2.5, 57.5),  # 58.5
-        (50, "1rm", 55, 5, 30.0),  # 27.5: halves up
-        (45, "1rm", 50, 5, 25.0),  # 22.5: halves up, not to even
-        (101.2, "1rm", 65, 0.5, 66.0),  # 65.78
-        (88.8, "tm", 50, 0.25, 40.0),  # 39.96
-        (62.5, "tm", 60, 2.5, 35.0),  # 33.75: halves up
-        (10, "tm", 35, 5, 5.0),  # the lightest set there is
+        (1, "남성", 225, ["벤치프레스", "스쿼트", "데드리프트", "오버헤드프레스"]),
+        (1, "남성", 119, ["오버헤드프레스"]),
+        (1, "여성", 60, ["벤치프레스", "오버헤드프레스"]),
+        (5, "남성", 190, []),
+        (4, "남성", 225, ["오버헤드프레스"]),
     ],
 )
-def test_kilograms_are_rounded_to_the_plate_step(
-    kg: float, basis: str, percent: int, step: float, expected: float
+def test_weights_that_look_like_pounds_are_told(
+    experience: int, gender: str, kg: float, lifts: list[str]
 ) -> None:
-    assert kilograms(kg, basis, percent, step) == expected
+    weights = dict.fromkeys(LIFTS, kg)
+    request = asked(experience=experience, gender=gender, rm_weight=weights)
+    notes = answered(request)["notes"]
+    assert [note.split(" ")[0] for note in notes] == lifts
+    assert all(f"{kg * 0.45359237:.1f}kg" in note for note in notes)
 
 
 @pytest.mark.parametrize("days", [2, 3, 4])
@@ -205,11 +226,17 @@ def _days(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _swap_lift(answer: dict[str, Any]) -> None:
     for day in _days(answer):
-        day["lift"] = "bench_press"
+        day["lifts"][0]["lift"] = "bench_press"
 
 
 def _set(answer: dict[str, Any], key: str, value: Any) -> None:
-    _days(answer)[0]["sets"][2][key] = value
+    _third(answer)[key] = value
+
+
+def _third(answer: dict[str, Any]) -> dict[str, Any]:
+    """The third set of the first day."""
+    found: dict[str, Any] = _days(answer)[0]["lifts"][0]["sets"][2]
+    return found
 
 
 def _exercise(answer: dict[str, Any], key: str, value: Any, day: int = 0) -> None:
@@ -220,10 +247,13 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "keys": lambda a: a.pop("basis"),
     "request": lambda a: a.update(plate_step=5.0),
     "layout": lambda a: a["weeks"].pop(),
+    "training_max": lambda a: a.update(training_max=dict.fromkeys(LIFTS, 90.0)),
     "rotation": _swap_lift,
     "percent": lambda a: _set(a, "percent", 66),
     "over_100": lambda a: _set(a, "percent", 105),
-    "kg": lambda a: _set(a, "kg", _days(a)[0]["sets"][2]["kg"] + 2.5),
+    "warm_up": lambda a: _days(a)[0]["lifts"][0]["warm_up"].pop(),
+    "kg": lambda a: _set(a, "kg", _third(a)["kg"] + 2.5),
+    "plates": lambda a: _third(a)["plates"].append(1.25),
     "repetitions": lambda a: _set(a, "amrap", False),
     "assistance_count": lambda a: _days(a)[0]["assistance"].__delitem__(slice(1, None)),
     "assistance_repeats": lambda a: _days(a)[0]["assistance"].append(_days(a)[0]["assistance"][0]),
@@ -251,7 +281,8 @@ def test_the_check_names_the_rule_that_is_broken(rule: str) -> None:
 
 def _first_lift(answer: dict[str, Any]) -> list[dict[str, Any]]:
     """The four days of the month's first lift, at four days a week."""
-    return [day for day in _days(answer) if day["lift"] == _days(answer)[0]["lift"]]
+    first, *_ = days = _days(answer)
+    return [day for day in days if day["lifts"][0]["lift"] == first["lifts"][0]["lift"]]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +322,7 @@ def test_the_volume_of_an_exercise_has_limits(
 def test_an_exercise_is_the_catalogue_s_and_fits_the_lift(change: dict[str, Any]) -> None:
     request = asked(days_per_week=4)
     answer = answered(request)
-    assert _days(answer)[0]["lift"] == "bench_press"
+    assert _days(answer)[0]["lifts"][0]["lift"] == "bench_press"
     for day in _first_lift(answer):
         day["assistance"][0].update(change)
     assert check_month(request, answer) == ["assistance_fits"]
@@ -326,7 +357,7 @@ def test_a_deload_day_of_a_lift_that_was_never_trained_is_caught() -> None:
     request = asked(days_per_week=4)
     answer = answered(request)
     for day in _days(answer)[:12]:
-        day["lift"] = "bench_press"
+        day["lifts"][0]["lift"] = "bench_press"
     assert {"rotation", "deload"} <= set(check_month(request, answer))
 
 
@@ -338,14 +369,29 @@ def test_100_percent_is_the_most() -> None:
         assert ("over_100" in check_month(request, answer)) == is_over
 
 
-@pytest.mark.parametrize(("off_kg", "broken"), [(5e-7, []), (0.01, ["kg"]), (0.25, ["kg"])])
-def test_kilograms_are_on_the_step_to_the_last_digits_of_a_float(
-    off_kg: float, broken: list[str]
-) -> None:
-    request = asked(days_per_week=4, plate_step=0.25)
+@pytest.mark.parametrize(
+    ("fields", "change"),
+    [
+        ({}, {"kg": 66.0}),  # on no grid
+        ({}, {"plates": [20.0, 2.5]}),  # 65 kg
+        ({}, {"below_bar": True}),
+        ({}, {"below_bar": True, "plates": []}),
+        ({"bar": 15}, {"kg": 67.5, "plates": [20.0, 2.5, 2.5, 1.25, 1.25]}),  # one of each
+        ({"rm_weight": dict.fromkeys(LIFTS, 22.5)}, {"below_bar": False}),
+        ({"rm_weight": dict.fromkeys(LIFTS, 22.5)}, {"plates": [1.25]}),
+        ({"rm_weight": dict.fromkeys(LIFTS, 22.5)}, {"kg": 16.5}),
+    ],
+)
+def test_a_set_s_plates_make_its_weight(fields: dict[str, Any], change: dict[str, Any]) -> None:
+    own = [{"kg": kg, "pairs": 1} for kg in (20, 10, 5, 2.5, 1.25)]
+    own[0]["pairs"] = 5
+    light = {"rm_weight": dict.fromkeys(LIFTS, 90), "plates": own, "rates": RATES_65}
+    request = asked(**light | fields)
     answer = answered(request)
-    _set(answer, "kg", _days(answer)[0]["sets"][2]["kg"] + off_kg)
-    assert check_month(request, answer) == broken
+    assert check_month(request, answer) == []
+    _third(answer).update(change)
+    assert "plates" in check_month(request, answer)
+    assert month_faults(request.model_dump(), answer)
 
 
 def test_a_level_above_the_lifter_s_experience_is_caught() -> None:
