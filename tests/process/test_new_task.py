@@ -33,7 +33,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / path).write_text(text, encoding="utf-8")
     registry = folder / "serving" / "tasks" / "registry.py"
     text = registry.read_text(encoding="utf-8")
-    after, first = "        MonthTask(),\n", "from serving.tasks.base import Task\n"
+    after, first = "        MonthTask(),\n", "from serving.tasks.month.task import MonthTask\n"
     assert text.count(after) == text.count(first) == 1
     text = text.replace(after, after + LINE).replace(first, f"{first}{IMPORT}\n")
     registry.write_text(text, encoding="utf-8")
