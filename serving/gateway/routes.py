@@ -1,7 +1,7 @@
 """HTTP routes. Handlers only parse, call and return."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -142,22 +142,16 @@ def _add_task(
         render = choose(request, forms)
         return render(await generator.answer(task, asked, exchange.headers, deadline))
 
-    router.add_api_route(
-        PATH.format(task=task.name),
+    parameters = [p for form in forms.values() if form for p in form.parameters]
+    _add_routine(
+        router,
+        task,
         generate,
-        methods=["POST"],
-        tags=["routine"],
-        summary=task.summary,
-        response_model=task.response,
         responses={200: _example_answer(task, forms), **ERRORS},
         openapi_extra={
-            "parameters": [
-                _TIMEOUT_PARAMETER,
-                *(p for form in forms.values() if form for p in form.parameters),
-            ],
+            "parameters": [_TIMEOUT_PARAMETER, *parameters],
             "requestBody": _body(task.request, examples),
         },
-        name=task.name,
     )
 
 
@@ -170,19 +164,41 @@ def _add_calculation(router: APIRouter, calculation: Calculation[Any]) -> None:
 
     example = calculation.examples[0]
     answer = calculation.compute(example).model_dump(mode="json")
-    router.add_api_route(
-        PATH.format(task=calculation.name),
+    _add_routine(
+        router,
+        calculation,
         calculate,
-        methods=["POST"],
-        tags=["routine"],
-        summary=calculation.summary,
-        response_model=calculation.response,
         responses={
             200: {"content": {JSON: {"example": answer}}},
             **{status: ERRORS[status] for status in (400, 406, 413, 415, 422)},
         },
         openapi_extra={"requestBody": _body(calculation.request, [("", example)])},
-        name=calculation.name,
+    )
+
+
+def _add_routine(
+    router: APIRouter,
+    served: Task[Any] | Calculation[Any],
+    answer: Callable[[Request], Awaitable[Response]],
+    **described: Any,
+) -> None:
+    """Add the route of a task or calculation.
+
+    Args:
+        router: where to.
+        served: what the route answers.
+        answer: its handler.
+        described: options of ``add_api_route`` for the API page.
+    """
+    router.add_api_route(
+        PATH.format(task=served.name),
+        answer,
+        methods=["POST"],
+        tags=["routine"],
+        summary=served.summary,
+        response_model=served.response,
+        name=served.name,
+        **described,
     )
 
 

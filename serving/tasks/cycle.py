@@ -10,12 +10,12 @@ The next maximum is the smaller of the two, and at least 90 % of the last.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from serving.tasks.base import BadRequest, Calculation
 from serving.tasks.month.answer import CycleRequest, target_kg
 from serving.tasks.month.examples import EXAMPLES
-from serving.tasks.profile import LIFTS, MAX_KG, MIN_KG, Profile, RmWeight
+from serving.tasks.profile import LIFTS, MAX_KG, MIN_KG, ByLift, Profile, RmWeight
 from serving.tasks.rate.answer import Rates, top_percent
 
 STEP_KG = {"bench_press": 2.5, "squat": 5.0, "dead_lift": 5.0, "over_head_press": 2.5}
@@ -27,21 +27,8 @@ Reached = Annotated[int, Field(ge=0, le=MAX_REPETITIONS)]
 Change = Literal["step", "estimate", "reset"]
 
 
-class Repetitions(BaseModel):
+class Repetitions(ByLift[Reached]):
     """Repetitions reached in the last set of week 3, by lift; 0 if it was missed."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
-    )
-
-    bench_press: Reached
-    """벤치프레스 반복 횟수"""
-    squat: Reached
-    """스쿼트 반복 횟수"""
-    dead_lift: Reached
-    """데드리프트 반복 횟수"""
-    over_head_press: Reached
-    """오버헤드프레스 반복 횟수"""
 
 
 class NextRequest(CycleRequest):
@@ -68,13 +55,8 @@ class NextLift(BaseModel):
     )
 
 
-class NextLifts(BaseModel):
-    """The four lifts."""
-
-    bench_press: NextLift
-    squat: NextLift
-    dead_lift: NextLift
-    over_head_press: NextLift
+class NextLifts(ByLift[NextLift]):
+    """How each lift's maximum changes."""
 
 
 class NextAnswer(BaseModel):

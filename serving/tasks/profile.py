@@ -1,7 +1,7 @@
 """The lifter profile, the input common to all tasks: fields, limits and code meanings."""
 
 from random import Random
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -44,21 +44,28 @@ def _codes(meanings: dict[int, str]) -> str:
 Kilograms = Annotated[float, Field(ge=MIN_KG, le=MAX_KG, allow_inf_nan=False)]
 
 
-class RmWeight(BaseModel):
-    """One-repetition maxima (1RM) of the four main lifts, in kg."""
+Value = TypeVar("Value")
+
+
+class ByLift(BaseModel, Generic[Value]):
+    """A value for each of the four main lifts."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
     )
 
-    bench_press: Kilograms
-    """벤치프레스 1RM (kg)"""
-    squat: Kilograms
-    """스쿼트 1RM (kg)"""
-    dead_lift: Kilograms
-    """데드리프트 1RM (kg)"""
-    over_head_press: Kilograms
-    """오버헤드프레스 1RM (kg)"""
+    bench_press: Value
+    """벤치프레스"""
+    squat: Value
+    """스쿼트"""
+    dead_lift: Value
+    """데드리프트"""
+    over_head_press: Value
+    """오버헤드프레스"""
+
+
+class RmWeight(ByLift[Kilograms]):
+    """One-repetition maxima (1RM) of the four main lifts, in kg."""
 
 
 class Profile(BaseModel):

@@ -23,7 +23,7 @@ from serving.tasks.month.loading import (
     PlateStep,
     loading_of,
 )
-from serving.tasks.profile import LIFTS, Profile, doubts
+from serving.tasks.profile import LIFTS, ByLift, Profile, doubts
 from serving.tasks.rate.answer import (
     LOADING_WEEKS,
     MAX_PERCENT,
@@ -181,13 +181,8 @@ class Week(_Part):
     days: list[Day]
 
 
-class TrainingMax(_Part):
+class TrainingMax(ByLift[float]):
     """90 % of each 1RM, in kg."""
-
-    bench_press: float
-    squat: float
-    dead_lift: float
-    over_head_press: float
 
 
 class MonthAnswer(_Part):
@@ -273,13 +268,13 @@ def _day(
 
 def _main_lift(request: MonthRequest, lift: str, plan: list[tuple[int, str]]) -> dict[str, Any]:
     """Return a lift's sets, given their percentages and repetitions."""
-    one_rm = getattr(request.rm_weight, lift)
+    one_rm, nearest = getattr(request.rm_weight, lift), request.loading.nearest
 
     def sets(given: Iterable[tuple[int, str]]) -> list[dict[str, Any]]:
         return [
             {
                 "percent": percent,
-                **request.loading.nearest(target_kg(one_rm, request.basis, percent))._asdict(),
+                **nearest(target_kg(one_rm, request.basis, percent))._asdict(),
                 "repetitions": int(count.removesuffix("+")),
                 "amrap": count.endswith("+"),
             }

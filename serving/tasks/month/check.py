@@ -74,14 +74,11 @@ def check_month(request: MonthRequest, answer: Mapping[str, Any]) -> list[str]:
 
 
 def _check_training_max(request: MonthRequest, month: MonthAnswer, broken: Broken) -> None:
-    if (given := month.training_max) is None or request.basis == "1rm":
-        if given is not None or request.basis == "tm":
-            broken.add("training_max")
-        return
-    one_rms = request.rm_weight.model_dump()
-    for lift, kg in given.model_dump().items():
-        if abs(kg - 0.9 * one_rms[lift]) > _TOLERANCE_KG:
-            broken.add("training_max")
+    given = month.training_max.model_dump() if month.training_max else {}
+    one_rms = request.rm_weight.model_dump() if request.basis == "tm" else {}
+    off_kg = [abs(given.get(lift, 0) - 0.9 * kg) for lift, kg in one_rms.items()]
+    if given.keys() != one_rms.keys() or max(off_kg, default=0) > _TOLERANCE_KG:
+        broken.add("training_max")
 
 
 def _check_rotation(weeks: list[Week], broken: Broken) -> None:

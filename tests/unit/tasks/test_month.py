@@ -373,6 +373,8 @@ def test_100_percent_is_the_most() -> None:
     ("fields", "change"),
     [
         ({}, {"kg": 66.0}),  # on no grid
+        ({}, {"kg": 67.51}),
+        ({}, {"kg": 67.75}),
         ({}, {"plates": [20.0, 2.5]}),  # 65 kg
         ({}, {"below_bar": True}),
         ({}, {"below_bar": True, "plates": []}),
