@@ -48,6 +48,9 @@ MOST = 5
 machine has others to serve. Before, it was nine to fifty."""
 ROUNDS = 3
 """The median of them counts: one pause of the machine is the slowest percent of a round."""
+STOOD_SECONDS = 1.0
+"""A round in which this process itself stood still for longer says nothing of the service. Seen on
+a virtual machine that lost one of its processors for 22 s."""
 
 
 class Clients:
@@ -96,12 +99,15 @@ async def hog(session: aiohttp.ClientSession, body: dict[str, Any], seed: int) -
 async def test_tasks_are_answered_in_time_beside_the_heaviest_completions(
     stack: Stack, kind: str
 ) -> None:
-    times = [await times_as_long(stack, HEAVY[kind]) for _ in range(ROUNDS)]
+    times: list[float] = []
+    while len(times) < ROUNDS:
+        times += await times_as_long(stack, HEAVY[kind])
     assert statistics.median(times) < MOST, times
 
 
-async def times_as_long(stack: Stack, body: dict[str, Any]) -> float:
-    """Return the p99 of clients beside hogs, in multiples of their p99 alone."""
+async def times_as_long(stack: Stack, body: dict[str, Any]) -> list[float]:
+    """Return the p99 of clients beside hogs, in multiples of their p99 alone; nothing if this
+    process stood still."""
     alone, beside = Clients(stack.url), Clients(stack.url)
     at_engine = ("routine_in_flight_requests", (("pool", COMPLETION_POOL),))
     async with alone.running():
@@ -109,16 +115,18 @@ async def times_as_long(stack: Stack, body: dict[str, Any]) -> float:
     async with aiohttp.ClientSession(stack.url) as session:
         hogs = [asyncio.create_task(hog(session, body, seed)) for seed in range(6)]
         async with beside.running():
-            taken = 0.0
+            taken = stood = 0.0
             for _ in range(12):
+                start = time.monotonic()
                 await asyncio.sleep(0.3)
+                stood = max(stood, time.monotonic() - start - 0.3)
                 taken += scrape(stack.url)[at_engine]
             assert taken > 0
         for task in hogs:
             task.cancel()
         ended = await asyncio.gather(*hogs, return_exceptions=True)
     assert all(isinstance(one, asyncio.CancelledError) for one in ended), ended
-    return beside.p99 / alone.p99
+    return [beside.p99 / alone.p99] if stood < STOOD_SECONDS else []
 
 
 def memory_of(stack: Stack) -> int:

@@ -32,15 +32,19 @@ ROUTES = {*(f"/gen/routine/{name}" for name in TASKS), "/v1/completions"}
 
 
 def load(url: str, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run Locust; its CSV files go to ``out``."""
-    return subprocess.run(
-        [*LOCUST, "--headless", "--host", url, "--csv", str(out / "locust"), *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    """Run Locust; its CSV files go to ``out``. It runs again if the machine let one of its
+    processes stand still: what that had counted is lost."""
+    while True:
+        done = subprocess.run(
+            [*LOCUST, "--headless", "--host", url, "--csv", str(out / "locust"), *options],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        if "failed to send heartbeat" not in done.stderr:
+            return done
 
 
 def answers(url: str) -> Counter[str]:
