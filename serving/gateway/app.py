@@ -82,7 +82,11 @@ def create_app(
         await telemetry.close()
 
     app = FastAPIOffline(
-        title="5/3/1 루틴 생성", description=DESCRIPTION, version="1", lifespan=lifespan
+        title="5/3/1 루틴 생성",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.add_middleware(
         RequestMiddleware,

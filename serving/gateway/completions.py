@@ -5,9 +5,9 @@ that would let one caller use what others need, is refused. What a request may c
 the tokens and sequences it can generate.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field
 
 from serving.gateway.errors import InvalidRequest
 from serving.gateway.settings import GatewaySettings
@@ -18,37 +18,58 @@ CONTEXT = 2048
 """Tokens of polyglot-ko's context: no prompt and no answer is longer."""
 TOKENS_PER_PLACE = 512
 """Tokens of a prompt that count as one more sequence."""
-UNCHECKED = (
-    "frequency_penalty", "logit_bias", "presence_penalty", "response_format", "seed",
-    "stop", "stream", "stream_options", "structured_outputs", "suffix", "temperature", "top_p",
-    "user",
-    # vLLM's
-    "add_special_tokens", "allowed_token_ids", "bad_words", "ignore_eos",
-    "include_stop_str_in_output", "min_p", "min_tokens", "repetition_penalty", "return_token_ids",
-    "return_tokens_as_token_ids", "skip_special_tokens", "spaces_between_special_tokens",
-    "stop_token_ids", "top_k", "truncate_prompt_tokens", "truncation_side",
-)  # fmt: skip
-"""Fields of vLLM 0.32 (vllm/entrypoints/openai/completion/protocol.py) that the engine checks."""
 
 
-class _Checked(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class CompletionRequest(BaseModel):
+    """OpenAI's fields, then vLLM's (vllm/entrypoints/openai/completion/protocol.py, 0.32). The
+    engine checks those that depend on the model."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     model: str = Field(description="베이스 모델이나 어댑터의 이름")
-    prompt: Any = Field(description="텍스트, 토큰, 또는 그 목록")
+    prompt: str | list[str] | list[int] | list[list[int]] = Field(
+        description="텍스트, 토큰, 또는 그 목록"
+    )
     max_tokens: Annotated[int, Field(ge=0)] | None = 16
     n: Annotated[int, Field(ge=1)] = 1
-    echo: bool | None = None
+    stream: bool | None = None
+    stream_options: dict[str, bool] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    logit_bias: dict[str, float] | None = None
+    echo: bool | None = None
+    suffix: None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    user: str | None = None
+    response_format: dict[str, Any] | None = Field(
+        default=None, description='`{"type": "json_schema", ...}`, `json_object` 또는 `text`'
+    )
+    structured_outputs: dict[str, Any] | None = Field(
+        default=None, description="`json`, `regex`, `choice`, `grammar`, `json_object` 가운데 하나"
+    )
+    add_special_tokens: bool | None = None
+    allowed_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    ignore_eos: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    stop_token_ids: list[int] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
+    truncation_side: Literal["left", "right"] | None = None
 
 
-_unchecked: dict[str, Any] = dict.fromkeys(UNCHECKED, (Any, None))
-CompletionRequest: type[_Checked] = create_model(
-    "CompletionRequest", __base__=_Checked, **_unchecked
-)
-
-
-def places(request: _Checked, settings: GatewaySettings) -> int:
+def places(request: CompletionRequest, settings: GatewaySettings) -> int:
     """Return the places that ``request`` takes at the engine: one a sequence, and more for long
     prompts, since a prompt is many rows of the engine's step.
 

@@ -293,7 +293,9 @@ def failure(body: bytes, status: int = 0) -> GatewayError:
         error = _Error(body[:200].decode(errors="replace"), code=BAD_GATEWAY)  # a proxy's
     status = status or error.code or BAD_GATEWAY
     if status < 500:
-        return EngineRefused(status, error.message, error.param)
+        return EngineRefused(
+            status, error.message, (error.param or "").removeprefix("body.") or None
+        )
     if status == 500 and error.code == 500 and not error.message.startswith(DEAD):
         return EngineFault(f"the engine failed on this request: {error.message}")
     return EngineUnavailable(f"the engine failed ({status} {error.message}); try again later")

@@ -3,11 +3,13 @@
     GatewayError              500  a bug in the gateway
     ├── InvalidRequest        422  a field is missing, unknown or out of range
     ├── MalformedRequest      400  not HTTP
+    ├── HeadTooLarge          414, 431
     ├── MalformedBody         400  not JSON
     ├── UnsupportedMediaType  415  not application/json
     ├── NotAcceptable         406  no supported answer format matches Accept
     ├── BodyTooLarge          413
     ├── RouteError            404, 405
+    ├── ModelNotFound         404
     ├── Overloaded            429  it cannot be answered in time: others wait
     ├── Stopping              503  this gateway is stopping
     ├── EngineUnavailable     503  the engine is down or not ready
@@ -22,7 +24,7 @@ All use OpenAI's error format: {"error": {"message", "type", "param", "code"}}.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 CLIENT_LEFT = 499
@@ -90,6 +92,16 @@ class MalformedRequest(ClientError):
     status, code = 400, "invalid_http"
 
 
+class HeadTooLarge(ClientError):
+    """The URL (414) or the headers (431) are too long."""
+
+    code = "head_too_large"
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class MalformedBody(ClientError):
     status, code = 400, "invalid_json"
 
@@ -117,6 +129,16 @@ class RouteError(ClientError):
     @property
     def headers(self) -> Mapping[str, str]:
         return {"allow": self._allowed} if self._allowed else {}
+
+
+class ModelNotFound(ClientError):
+    """No such base or adapter; ``served`` lists those that there are."""
+
+    status, code = 404, "model_not_found"
+
+    def __init__(self, name: str, served: Sequence[str]) -> None:
+        names = ", ".join(served)
+        super().__init__(f"model cannot be {name[:80]!r}; it must be one of {names}", "model")
 
 
 class Overloaded(GatewayError):
@@ -163,7 +185,7 @@ class EngineRefused(ClientError):
     def __init__(self, status: int, message: str, param: str | None) -> None:
         super().__init__(message, param)
         self.status = status
-        self.code = "model_not_found" if status == 404 else "invalid_value"
+        self.code = "invalid_value"
 
 
 class EngineFault(GatewayError):

@@ -1,6 +1,7 @@
 """Per-request state: ids, body, error and response status."""
 
 import asyncio
+import codecs
 import time
 from contextlib import suppress
 
@@ -14,13 +15,16 @@ from serving.gateway.errors import (
     GatewayError,
     UnsupportedMediaType,
 )
-from serving.gateway.head import SHORT_BYTES, Head, log_fields, with_trace
+from serving.gateway.head import (
+    DISCARD_BYTES,
+    DISCARD_SECONDS,
+    SHORT_BYTES,
+    Head,
+    log_fields,
+    with_trace,
+)
 from serving.gateway.server import Drain
 from serving.gateway.telemetry import inject
-
-DISCARD_BYTES, DISCARD_SECONDS = 2**25, 2.0
-"""How much of a refused body is read. A connection that closes with unread data is reset, and its
-client does not see the response."""
 
 
 class Exchange:
@@ -66,13 +70,16 @@ class Exchange:
         """Read the full body. Afterwards, a client disconnect cancels the request.
 
         Raises:
-            UnsupportedMediaType: the content type is not JSON.
+            UnsupportedMediaType: the content type is not JSON, or the body is compressed.
             BodyTooLarge: the body exceeds ``max_body_bytes``.
         """
         kind = self.head.content_type
         if kind != b"application/json":
             shown = repr(kind[:80].decode("latin-1")) if kind else "missing"
             raise UnsupportedMediaType(f"content-type is {shown}; send application/json")
+        if encoding := self.head.content_encoding:
+            shown = repr(encoding[:80].decode("latin-1"))
+            raise UnsupportedMediaType(f"content-encoding is {shown}; send the body uncompressed")
         length, body = self.head.length, b""
         while self._has_more and max(length, len(body)) <= self._max_body_bytes:
             body += await self._read()
@@ -81,7 +88,7 @@ class Exchange:
         work = asyncio.current_task()
         assert work
         self._watcher = asyncio.create_task(self._watch(work))
-        return body
+        return body.removeprefix(codecs.BOM_UTF8)
 
     async def _read(self) -> bytes:
         """Return the next part of the body."""

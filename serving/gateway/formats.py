@@ -34,7 +34,7 @@ def choose(request: Request, forms: Mapping[str, Form | None]) -> Renderer:
         InvalidRequest: a query parameter of the format is missing or invalid.
     """
     offered = tuple(forms)
-    chosen = _best(offered, request.headers.get("accept", "*/*"))
+    chosen = _best(offered, ",".join(request.headers.getlist("accept")))
     if not chosen:
         raise NotAcceptable(f"this route answers {' or '.join(offered)}; set accept to one of them")
     form = forms[chosen]
@@ -52,9 +52,16 @@ def choose(request: Request, forms: Mapping[str, Form | None]) -> Renderer:
 
 @lru_cache(maxsize=64)
 def _best(offered: tuple[str, ...], accept: str) -> str:
-    """Return the offered media type that best matches ``accept``; empty if none does."""
-    try:
-        chosen: str = mimeparse.best_match(offered, accept)
-    except mimeparse.MimeTypeParseException:
-        return ""
+    """Return the offered media type that best matches ``accept``; empty if none does. Members
+    that are no media ranges are ignored."""
+    ranges = [member for member in accept.lower().split(",") if _is_range(member)]
+    chosen: str = mimeparse.best_match(offered, ",".join(ranges) or "*/*")
     return chosen
+
+
+def _is_range(member: str) -> bool:
+    try:
+        mimeparse.parse_media_range(member)
+    except mimeparse.MimeTypeParseException:
+        return False
+    return True

@@ -17,6 +17,10 @@ _TRACEPARENT = re.compile(
 SHORT_BYTES = 2**16
 """A body that uvicorn reads by itself (uvicorn/protocols/http/flow_control.py)."""
 
+DISCARD_BYTES, DISCARD_SECONDS = 2**25, 2.0
+"""How much of a refused request is read. A connection that closes with unread data is reset, and
+its client does not see the response."""
+
 
 class Head:
     """A request's headers, and when they came.
@@ -36,6 +40,12 @@ class Head:
     def content_type(self) -> bytes:
         """The media type without parameters; empty if it is missing."""
         return self._given.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+    @property
+    def content_encoding(self) -> bytes:
+        """How the body is compressed; empty if it is not."""
+        given = self._given.get(b"content-encoding", b"").strip().lower()
+        return b"" if given == b"identity" else given
 
     @property
     def length(self) -> int:

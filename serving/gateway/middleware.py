@@ -44,6 +44,8 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self._max_body_bytes, self._drain)
+        if scope["method"] == "HEAD":  # answered as GET (RFC 9110, section 9.3.2) ...
+            scope = {**scope, "method": "GET"}  # ... and the server drops the body
         scope["exchange"] = exchange
         name = "" if scope["path"] in OPERATIONS else "HTTP"
         with self._telemetry.request(name, exchange.headers) as span:

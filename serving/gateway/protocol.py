@@ -16,11 +16,14 @@ from typing import NamedTuple, TypedDict
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.gateway.errors import GatewayError, MalformedRequest, Overloaded
-from serving.gateway.head import SHORT_BYTES, Head, log_fields, with_trace
+from serving.gateway.errors import GatewayError, HeadTooLarge, MalformedRequest, Overloaded
+from serving.gateway.head import DISCARD_SECONDS, SHORT_BYTES, Head, log_fields, with_trace
 from serving.gateway.metrics import OTHER, UNKNOWN_METHOD, Metrics
 
 log = logging.getLogger(__name__)
+
+
+MOST_URL_BYTES, MOST_HEAD_BYTES = 2**13, 2**16
 
 
 class Gate(NamedTuple):
@@ -55,17 +58,28 @@ class Protocol(HttpToolsProtocol):
     app_state: State  # type: ignore[assignment]
     _is_offer = False
     """Whether the request that is being read offers another protocol."""
+    _has_ended = False
+    """Whether the last answer was sent; what still comes is discarded."""
+    _reads_head, _head_bytes = False, 0
+    """Whether a head is being read, and how much of it has come."""
     _refusal: _Refusal | None = None
     """Why the request that is being read is refused."""
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        if self._has_ended:
+            return
         rest = memoryview(data)
         try:
             while rest:
                 rest = self._feed(rest)
+            if self._reads_head:  # what is not complete is counted by what came
+                self._head_bytes += len(data)
+                self._limit_head(self._head_bytes)
         except httptools.HttpParserError as error:
             self._end(_blamed(error))
+        except HeadTooLarge as error:
+            self._end(error)
 
     def _feed(self, data: memoryview) -> memoryview:
         """Parse ``data`` up to an offer, which is read again as if it were none (RFC 9110, section
@@ -85,9 +99,18 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._unset_keepalive_if_required()  # a refusal before it in the same data has set it
+        self._reads_head, self._head_bytes = True, 0
         super().on_message_begin()
 
+    def _limit_head(self, size: int) -> None:
+        if len(self.url) > MOST_URL_BYTES:
+            raise HeadTooLarge(414, f"the URL may have at most {MOST_URL_BYTES} bytes")
+        if size > MOST_HEAD_BYTES:
+            raise HeadTooLarge(431, f"the headers may have at most {MOST_HEAD_BYTES} bytes")
+
     def on_headers_complete(self) -> None:
+        self._reads_head = False
+        self._limit_head(sum(len(name) + len(value) for name, value in self.headers))
         self._is_offer = self.parser.should_upgrade()
         if self._is_offer:
             return
@@ -141,9 +164,13 @@ class Protocol(HttpToolsProtocol):
         )
 
     def _end(self, error: GatewayError) -> None:
-        """Answer what cannot be read any further, and close the connection."""
+        """Answer what cannot be read any further, and close the connection: our side at once, all
+        of it when the client has closed its own. Data that came after a close would reset it, and
+        the answer be lost."""
+        self._has_ended = True
         self._send(_Refusal(error, Head([]), time.perf_counter()), closes=True)
-        self.transport.close()
+        self.transport.write_eof()
+        self.loop.call_later(DISCARD_SECONDS, self.transport.close)
 
     def _send(self, refusal: _Refusal, closes: bool = False) -> None:
         error, head, start, route, method = refusal
@@ -161,6 +188,8 @@ class Protocol(HttpToolsProtocol):
 def _blamed(error: httptools.HttpParserError) -> GatewayError:
     """Return whose mistake it was: the caller's, or that of our code which the parser called."""
     cause = error.__context__
+    if isinstance(cause, HeadTooLarge):
+        return cause
     is_ours = isinstance(error, httptools.HttpParserCallbackError)
     if is_ours and not isinstance(cause, httptools.HttpParserError):
         log.error("a request failed", exc_info=cause)

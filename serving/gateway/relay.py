@@ -4,14 +4,15 @@ are too, except that errors get the common format."""
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi.responses import Response, StreamingResponse
 
 from serving.gateway.admission import Admission
 from serving.gateway.completions import CompletionRequest, places
+from serving.gateway.deadline import Deadline
 from serving.gateway.engine import Engine, Upstream, failure
-from serving.gateway.errors import GatewayError
+from serving.gateway.errors import EngineRefused, GatewayError, ModelNotFound
 from serving.gateway.exchange import Exchange
 from serving.gateway.metrics import OTHER
 from serving.gateway.readiness import Readiness
@@ -60,34 +61,55 @@ class Relay:
             slot = self._admission.slot(adapter, deadline, weight)
             await stack.enter_async_context(slot)
             stack.enter_context(self._telemetry.stage("engine", adapter))
-            upstream = await stack.enter_async_context(
-                self._engine.completions(body, exchange.headers, deadline)
-            )
-            chunks = self._chunks(stack.pop_all(), upstream, adapter, exchange)
+            asking = self._ask(asked.model, body, exchange, deadline)
+            upstream = await stack.enter_async_context(asking)
+            is_stream = upstream.content_type == STREAM
+            parts = _events(upstream.chunks) if is_stream else upstream.chunks
+            first = await anext(parts, b"")  # what is refused has its status, streamed or not
+            if is_stream:
+                seconds = time.perf_counter() - exchange.start
+                self._metrics.first_token_time.labels(adapter).observe(seconds)
+            chunks = self._chunks(stack.pop_all(), first, parts, adapter, exchange)
             return StreamingResponse(chunks, media_type=upstream.content_type)
 
+    @asynccontextmanager
+    async def _ask(
+        self, model: str, body: bytes, exchange: Exchange, deadline: Deadline
+    ) -> AsyncIterator[Upstream]:
+        """Send the request to the engine.
+
+        Raises:
+            ModelNotFound: the engine has no such model.
+        """
+        try:
+            async with self._engine.completions(body, exchange.headers, deadline) as upstream:
+                yield upstream
+        except EngineRefused as error:
+            if error.status != 404:
+                raise
+            served = [known.name for known in await self._engine.models()]
+            raise ModelNotFound(model, served) from error
+
     async def _chunks(
-        self, stack: AsyncExitStack, upstream: Upstream, adapter: str, exchange: Exchange
+        self,
+        stack: AsyncExitStack,
+        first: bytes,
+        parts: AsyncIterator[bytes],
+        adapter: str,
+        exchange: Exchange,
     ) -> AsyncIterator[bytes]:
-        is_stream = upstream.content_type == STREAM
-        parts = _events(upstream.chunks) if is_stream else upstream.chunks
-        end, is_first = b"", is_stream
+        end = first
         try:
             async with stack:
+                yield first
                 async for part in parts:
                     self._readiness.progressed()
-                    if is_stream and part.startswith(_ERROR):
-                        raise failure(part.removeprefix(_DATA))
                     end = (end + part)[-_LONGEST_USAGE:]
                     yield part
-                    if is_first:
-                        seconds = time.perf_counter() - exchange.start
-                        self._metrics.first_token_time.labels(adapter).observe(seconds)
-                        is_first = False
                 self._count(end, adapter)
         except GatewayError as error:
             exchange.error = error
-            if not is_stream:
+            if not first.startswith(_DATA):
                 raise
             yield _DATA + error.encoded() + _EVENT_END
 
@@ -104,11 +126,17 @@ class Relay:
 
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Split a stream after each event, wherever the network did."""
+    """Split a stream after each event, wherever the network did.
+
+    Raises:
+        GatewayError: an event is the engine's error.
+    """
     rest = b""
     async for chunk in chunks:
         *events, rest = (rest + chunk).split(_EVENT_END)
         for event in events:
+            if event.startswith(_ERROR):
+                raise failure(event.removeprefix(_DATA))
             yield event + _EVENT_END
     if rest:
         yield rest

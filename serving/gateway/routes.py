@@ -15,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 
 from serving.gateway.completions import CompletionRequest
 from serving.gateway.deadline import TIMEOUT
-from serving.gateway.engine import Engine
-from serving.gateway.errors import InvalidRequest
+from serving.gateway.engine import Engine, Model
+from serving.gateway.errors import InvalidRequest, ModelNotFound
 from serving.gateway.exchange import exchange_of
 from serving.gateway.formats import JSON, choose, forms_of
 from serving.gateway.generate import Generator
@@ -39,6 +39,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }
     for status, text in {
         400: "JSON이 아님",
+        404: "그런 모델이 없음: `message`가 있는 모델을 알려 줌",
         406: "accept의 형식으로는 답할 수 없음",
         413: "본문이 너무 큼",
         415: "content-type이 application/json이 아님",
@@ -147,7 +148,10 @@ def _add_task(
         router,
         task,
         generate,
-        responses={200: _example_answer(task, forms), **ERRORS},
+        responses={
+            200: _example_answer(task, forms),
+            **{status: error for status, error in ERRORS.items() if status != 404},
+        },
         openapi_extra={
             "parameters": [_TIMEOUT_PARAMETER, *parameters],
             "requestBody": _body(task.request, examples),
@@ -219,15 +223,29 @@ def _example_answer(task: Task[Any], media_types: Iterable[str]) -> dict[str, An
     return {"description": "완성된 답", "content": content}
 
 
+def _card(model: Model) -> dict[str, Any]:
+    """Return OpenAI's card of a model. vLLM's exposes local paths."""
+    return {"id": model.name, "object": "model", "created": model.created, "owned_by": "vllm"}
+
+
 def _add_openai(router: APIRouter, engine: Engine, relay: Relay) -> None:
     @router.get("/v1/models", tags=["openai"], summary="베이스 모델과 어댑터 목록")
     async def models(request: Request) -> JSONResponse:
-        # Not passed through: vLLM's list exposes local paths.
-        cards = [
-            {"id": m.name, "object": "model", "created": m.created, "owned_by": "vllm"}
-            for m in await engine.models()
-        ]
+        cards = [_card(model) for model in await engine.models()]
         return JSONResponse({"object": "list", "data": cards})
+
+    @router.get(
+        "/v1/models/{model:path}",
+        tags=["openai"],
+        summary="모델 하나",
+        responses={404: ERRORS[404]},
+    )
+    async def model(request: Request) -> JSONResponse:
+        name, served = request.path_params["model"], await engine.models()
+        for found in served:
+            if found.name == name:
+                return JSONResponse(_card(found))
+        raise ModelNotFound(name, [found.name for found in served])
 
     @router.post(
         "/v1/completions",

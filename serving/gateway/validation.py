@@ -29,7 +29,9 @@ def validated(request: type[Request], body: bytes) -> Request:
 def _client_error(first: ErrorDetails, request: type[BaseModel]) -> ClientError:
     if first["type"] == "json_invalid":
         return MalformedBody(f"the body is not JSON: {first['ctx']['error']}")
-    place = [str(part)[:_LONGEST] for part in first["loc"]]
+    place = [str(part)[:_LONGEST] or '""' for part in first["loc"]]
+    if first["type"] not in ("extra_forbidden", "missing"):
+        place = _known(request, place)
     name = ".".join(place) or "the body"
     if first["type"] == "extra_forbidden":
         allowed = _allowed(request, place[:-1])
@@ -55,38 +57,74 @@ def _shown(given: Any) -> str:
     ]
 
 
+def _known(request: type[BaseModel], place: list[str]) -> list[str]:
+    """Return ``place`` up to the last field; pydantic adds which option of a union it tried."""
+    whole = request.model_json_schema()
+    schema = _resolved(whole, whole)
+    for number, part in enumerate(place):
+        if not (inner := _within(schema, part)):
+            return place[: max(number, 1)]
+        schema = _resolved(whole, inner)
+    return place
+
+
+def _within(schema: dict[str, Any], part: str) -> dict[str, Any]:
+    found: dict[str, Any] = schema.get("items") or schema.get("properties", {}).get(part, {})
+    return found
+
+
 def _allowed(request: type[BaseModel], place: Sequence[str]) -> str:
     """Describe the valid values at ``place``, based on the model's JSON schema."""
     whole = request.model_json_schema()
     schema = whole
     for part in place:
-        parent = _resolved(whole, schema)
-        schema = parent.get("items") or parent.get("properties", {}).get(part, {})
+        schema = _within(_resolved(whole, schema), part)
     schema = _resolved(whole, schema)
     if "properties" in schema:
         return f"it must be an object with {', '.join(schema['properties'])}"
-    if "items" in schema:
+    if "items" in schema and "minItems" in schema:
         fields = ", ".join(_resolved(whole, schema["items"])["properties"])
         least, most = schema["minItems"], schema["maxItems"]
         return f"it must be a list of {least} to {most} objects with {fields}"
     if "enum" in schema:
         return f"it must be one of {', '.join(map(str, schema['enum']))}"
-    words = {"integer": "an integer", "number": "a number", "string": "a text"}
-    kind = words.get(schema.get("type", ""), "as /docs says")
+    options = schema.get("anyOf", [schema])
+    kind = " or ".join(dict.fromkeys(map(_kind, options)))
     if "minimum" in schema and "maximum" in schema:
         kind += f" from {schema['minimum']:g} to {schema['maximum']:g}"
     elif "minimum" in schema:
         kind += f" of at least {schema['minimum']:g}"
+    elif "exclusiveMinimum" in schema:
+        kind += f" above {schema['exclusiveMinimum']:g}"
+        kind += f", at most {schema['maximum']:g}" if "maximum" in schema else ""
     if "multipleOf" in schema:
         kind += f" in steps of {schema['multipleOf']:g}"
     return f"it must be {kind}"
 
 
+KINDS = {
+    "integer": "an integer",
+    "number": "a number",
+    "string": "a text",
+    "boolean": "true or false",
+    "object": "an object",
+    "null": "null",
+}
+MANY = {"integer": "integers", "string": "texts"}
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """Name the type of a value."""
+    if schema.get("type") == "array":
+        return f"a list of {MANY.get(schema['items'].get('type', ''), 'lists of integers')}"
+    return KINDS.get(schema.get("type", ""), "as /docs says")
+
+
 def _resolved(whole: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """Resolve references in ``schema``; for a nullable schema, return the non-null option."""
-    for option in schema.get("anyOf", ()):
-        if option.get("type") != "null":
-            schema = option
+    options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
+    if options:
+        schema = options[0] if len(options) == 1 else {"anyOf": options}
     reference = schema.get("$ref")
     if reference is None:
         return schema

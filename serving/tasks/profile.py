@@ -2,8 +2,9 @@
 
 from random import Random
 from typing import Annotated, Generic, Literal, TypeVar
+from unicodedata import normalize
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 EXPERIENCE = {1: "입문", 2: "초급", 3: "중급", 4: "상급", 5: "선수"}
 PURPOSE = {
@@ -68,13 +69,20 @@ class RmWeight(ByLift[Kilograms]):
     """One-repetition maxima (1RM) of the four main lifts, in kg."""
 
 
+def _composed(given: object) -> object:
+    """Compose Hangul that was sent as its letters (NFD), as macOS does."""
+    return normalize("NFC", given) if isinstance(given, str) else given
+
+
 class Profile(BaseModel):
     """The Task 1 request; its fields are unchanged since the first version."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     experience: int = Field(ge=1, le=5, description=f"운동 경험: {_codes(EXPERIENCE)}")
-    gender: Literal["남성", "여성"] = Field(description="성별")
+    gender: Annotated[Literal["남성", "여성"], BeforeValidator(_composed)] = Field(
+        description="성별"
+    )
     purpose: int = Field(ge=1, le=6, description=f"운동 목표: {_codes(PURPOSE)}")
     rm_weight: RmWeight = Field(description="네 가지 메인 리프트의 1RM (kg)")
 

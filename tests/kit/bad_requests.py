@@ -120,6 +120,7 @@ def cases(name: str) -> Iterator[Case]:
     for what, raw, status, param, words in (
         ("unknown field", _with(body, "name", "x"), 422, "name", "not a known field"),
         ("long unknown field", _with(body, "k" * 3000, 1), 422, "k" * 80, "not a known field"),
+        ("empty field", _with(body, "", 1), 422, '""', '"" is not a known field'),
         ("half a surrogate", _with(body, first, "\ud800"), 400, None, "hex escape"),
         ("half a surrogate as field", _with(body, "\udcff", 1), 400, None, "hex escape"),
         ("an empty object", b"{}", 422, whole["required"][0], "missing"),

@@ -1,5 +1,6 @@
 """Month answers as a printable table or a calendar."""
 
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -15,6 +16,8 @@ BASIS = {"1rm": "1RM", "tm": "트레이닝 맥스 (1RM의 90%)"}
 DAY_OFFSETS = {2: (0, 3), 3: (0, 2, 4), 4: (0, 1, 3, 4)}
 """Day offsets from a week's first training day, by days per week; at most two days in a row."""
 FIRST_DATE, LAST_DATE = date(2000, 1, 1), date(2100, 12, 31)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+"""RFC 3339, as OpenAPI's ``date``; Python also reads ISO 8601's weeks."""
 NOTES = (
     "+는 할 수 있는 만큼 반복합니다. 중량은 바 무게를 포함합니다. [ ]는 바 한쪽에 끼울 "
     "원판(kg)입니다. "
@@ -34,12 +37,13 @@ def start_date(query: Mapping[str, str]) -> date:
         raise QueryError(
             "start", "start is missing; a calendar needs the first training day: ?start=2026-12-07"
         )
-    try:
-        start = date.fromisoformat(given)
+    if _DATE.fullmatch(given):
+        try:
+            start = date.fromisoformat(given)
+        except ValueError as error:
+            raise QueryError("start", f"start cannot be {given}; there is no such day") from error
         if FIRST_DATE <= start <= LAST_DATE:
             return start
-    except ValueError:
-        pass
     raise QueryError(
         "start",
         f"start cannot be {given[:80]!r}; it must be a date from {FIRST_DATE} to {LAST_DATE}",

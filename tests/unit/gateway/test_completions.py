@@ -68,7 +68,17 @@ def test_what_the_limits_allow_passes(
         ({"max_tokens": None, "n": 2}, 422, "max_tokens", "must be at most 4096"),
         ({"prompt": "가" * 400, "max_tokens": 2900}, 422, "max_tokens", "take 4100 tokens"),
         ({"prompt": [[1] * 300] * 4, "max_tokens": 800}, 422, "max_tokens", "take 4400 tokens"),
-        ({"prompt": [{}] * 2}, 422, "max_tokens", "tokens"),
+        ({"prompt": [{}] * 2}, 422, "prompt", "a text or a list of texts or a list of integers"),
+        ({"prompt": None}, 422, "prompt", "a text or"),
+        ({"temperature": "hot"}, 422, "temperature", "a number from 0 to 2"),
+        ({"temperature": 2.5}, 422, "temperature", "a number from 0 to 2"),
+        ({"top_p": 0}, 422, "top_p", "a number above 0, at most 1"),
+        ({"stop": 5}, 422, "stop", "a text or a list of texts"),
+        ({"stop": [5]}, 422, "stop", "a text or a list of texts"),
+        ({"stream": "yes"}, 422, "stream", "true or false"),
+        ({"logit_bias": [1]}, 422, "logit_bias", "an object"),
+        ({"suffix": "x"}, 422, "suffix", "null"),
+        ({"stop_token_ids": "x"}, 422, "stop_token_ids", "a list of integers"),
         ({"max_tokens": -1}, 422, "max_tokens", "an integer of at least 0"),
         ({"n": 0}, 422, "n", "an integer of at least 1"),
         ({"n": 10**30}, 422, "n", "from 1 to 4"),
@@ -113,15 +123,49 @@ def test_the_engine_s_refusal_leaves_in_the_one_shape(
     client: TestClient, engine: FakeEngine
 ) -> None:
     wait_ready(client)
-    engine.error = EngineRefused(404, "no such model", "model")
+    engine.losses = [EngineRefused(400, "the prompt is too long", "prompt")]
     response = client.post(PATH, content=completion_body(), headers=JSON)
+    assert response.status_code == 400
+    assert response.json()["error"] == {
+        "message": "the prompt is too long",
+        "type": "invalid_request_error",
+        "param": "prompt",
+        "code": "invalid_value",
+    }
+
+
+def test_a_wrong_model_is_answered_with_those_that_there_are(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    wait_ready(client)
+    engine.losses = [EngineRefused(404, "The model `gpt` does not exist.", "model")]
+    response = client.post(PATH, content=completion_body(model="gpt"), headers=JSON)
     assert response.status_code == 404
     assert response.json()["error"] == {
-        "message": "no such model",
+        "message": "model cannot be 'gpt'; it must be one of demo, rate, month",
         "type": "invalid_request_error",
         "param": "model",
         "code": "model_not_found",
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        ({**ERROR, "code": 500}, 502, "engine_fault"),
+        ({**ERROR, "code": 400}, 400, "invalid_value"),
+        ({**ERROR, "code": 503}, 503, "engine_unavailable"),
+    ],
+)
+def test_a_stream_that_is_refused_has_the_status_that_it_has_unstreamed(
+    client: TestClient, engine: FakeEngine, error: dict[str, Any], status: int, code: str
+) -> None:
+    engine.content_type = STREAM
+    engine.chunks = [f"data: {json.dumps({'error': error})}\n\ndata: [DONE]\n\n".encode()]
+    response = client.post(PATH, content=completion_body(stream=True), headers=JSON)
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+    assert status_counted(client, status)
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])

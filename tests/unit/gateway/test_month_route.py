@@ -5,6 +5,7 @@ from datetime import date
 from random import Random
 from typing import Any
 
+import httpx
 import pytest
 from icalendar import Calendar
 from starlette.testclient import TestClient
@@ -148,7 +149,13 @@ def test_importing_a_calendar_twice_makes_no_doubles(client: TestClient) -> None
         ("", "missing"),
         ("?start=", "date"),
         ("?start=tomorrow", "date"),
-        ("?start=2026-02-30", "date"),
+        ("?start=2026-02-30", "no such day"),
+        ("?start=2027-02-29", "no such day"),
+        ("?start=2026-W50-1", "date"),
+        ("?start=20261207", "date"),
+        ("?start=2026-12-7", "date"),
+        ("?start=2026-12-07T00:00", "date"),
+        ("?start=%D9%A2026-12-07", "date"),
         ("?start=1999-12-31", "2000-01-01"),
         ("?start=9999-12-31", "2100-12-31"),
     ],
@@ -178,6 +185,13 @@ def test_the_last_start_still_has_a_calendar(client: TestClient) -> None:
         ("text/*;q=0.5, application/json", "application/json"),
         ("text/markdown, application/json;q=0.9", "text/markdown"),
         ("text/html, text/markdown;q=0.8", "text/markdown"),
+        ("TEXT/Markdown", "text/markdown"),
+        ("text, */*", "application/json"),
+        ("text/markdown, ;;", "text/markdown"),
+        ("text/markdown;q=high, application/json;q=0.5", "text/markdown"),
+        ("nonsense", "application/json"),
+        (";;", "application/json"),
+        ("", "application/json"),
     ],
 )
 def test_the_accept_header_chooses_the_form(accept: str, kind: str, client: TestClient) -> None:
@@ -185,7 +199,15 @@ def test_the_accept_header_chooses_the_form(accept: str, kind: str, client: Test
     assert response.headers["content-type"].split(";")[0] == kind
 
 
-@pytest.mark.parametrize("accept", ["text/html", "image/png, text/html", "nonsense", ";;", ""])
+def test_repeated_accept_headers_are_one_list(client: TestClient) -> None:
+    headers = [("accept", "text/html"), ("accept", "text/markdown")]
+    response = client.post(MONTH, json=GOOD_MONTH, headers=httpx.Headers(headers))
+    assert response.headers["content-type"].startswith("text/markdown")
+
+
+@pytest.mark.parametrize(
+    "accept", ["text/html", "image/png, text/html", "text/html, nonsense", "*/*;q=0"]
+)
 @pytest.mark.parametrize("task", TASKS)
 def test_a_form_that_is_not_offered_is_refused_before_the_engine_is_asked(
     accept: str, task: str, client: TestClient, engine: FakeEngine

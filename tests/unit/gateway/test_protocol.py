@@ -110,6 +110,28 @@ WAYS = {
 CLOSES = ("closes", "HTTP/1.0")
 
 
+TOO_LONG = {
+    "a URL": (414, [head(path=f"{RATE}?{'a' * 10_000}") + BODY]),
+    "a URL of many queries": (414, [head(path=f"{RATE}?{'a=b&' * 3000}") + BODY]),
+    "a header": (431, [head(f"{LENGTH}cookie: {'a' * 70_000}\r\n") + BODY]),
+    "many headers": (431, [head(LENGTH + "".join(f"a{n}: b\r\n" for n in range(20_000))) + BODY]),
+    "a URL without end": (414, [b"GET /", *[b"a" * 5000] * 2]),
+    "a header without end": (431, [b"GET / HTTP/1.1\r\na: ", *[b"a" * 9000] * 8]),
+    "headers without end": (431, [b"GET / HTTP/1.1\r\n", *[b"a: b\r\n" * 1500] * 8]),
+}
+
+
+@pytest.mark.parametrize("what", TOO_LONG)
+async def test_a_head_has_a_limit_however_it_comes(what: str) -> None:
+    status, parts = TOO_LONG[what]
+    async with connected() as (found, connection, session):
+        await connection.send(*parts)
+        told, headers, body = await connection.answer()
+        assert (told, headers["connection"]) == (status, "close")
+        assert json.loads(body)["error"]["code"] == "head_too_large"
+        assert await found.status(session, RATE) == (200, None)
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_request_is_answered_however_it_is_sent(way: str) -> None:
     async with connected() as (found, connection, session):

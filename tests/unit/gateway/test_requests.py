@@ -3,8 +3,11 @@
 import asyncio
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
+from unicodedata import normalize
 
 import pytest
 from starlette.testclient import TestClient
@@ -64,7 +67,14 @@ def test_errors_carry_the_request_id_too(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
-    [("GET", "/nix", 404, "not_found"), ("GET", RATE, 405, "method_not_allowed")],
+    [
+        ("GET", "/nix", 404, "not_found"),
+        ("GET", RATE, 405, "method_not_allowed"),
+        ("POST", f"{RATE}/", 404, "not_found"),
+        ("GET", "/readyz/", 404, "not_found"),
+        ("GET", "/v1/models/nix", 404, "model_not_found"),
+        ("DELETE", "/v1/models/rate", 405, "method_not_allowed"),
+    ],
 )
 def test_unknown_routes_have_the_one_error_shape(
     client: TestClient, method: str, path: str, status: int, code: str
@@ -199,6 +209,52 @@ def test_models_are_listed_without_the_engine_s_folders(client: TestClient) -> N
     assert listed["object"] == "list"
     assert [set(card) for card in listed["data"]] == [{"id", "object", "created", "owned_by"}] * 3
     assert [card["id"] for card in listed["data"]] == ["demo", "rate", "month"]
+
+
+@pytest.mark.parametrize("name", ["demo", "rate", "month"])
+def test_a_model_has_its_card(client: TestClient, name: str) -> None:
+    listed = client.get("/v1/models").json()["data"]
+    assert client.get(f"/v1/models/{name}").json() in listed
+
+
+@pytest.mark.parametrize("name", ["nix", "EleutherAI/polyglot-ko-1.3b", "가", "a" * 500])
+def test_what_is_no_model_is_answered_with_those_that_are(client: TestClient, name: str) -> None:
+    error = client.get(f"/v1/models/{name}").json()["error"]
+    assert (error["param"], error["code"]) == ("model", "model_not_found")
+    assert error["message"].endswith("it must be one of demo, rate, month")
+    assert len(error["message"]) < 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/rate", "/docs"]
+)
+def test_head_is_answered_wherever_get_is(client: TestClient, path: str) -> None:
+    assert client.head(path).status_code == client.get(path).status_code == 200
+    assert client.head(RATE).status_code == 405
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "GZIP", "identity, gzip"])
+def test_a_compressed_body_is_refused_by_name(client: TestClient, encoding: str) -> None:
+    headers = {**JSON, "content-encoding": encoding}
+    response = client.post(RATE, content=b"\x1f\x8b", headers=headers)
+    assert response.status_code == 415
+    assert f"content-encoding is '{encoding.lower()}'" in response.json()["error"]["message"]
+    plain = client.post(RATE, json=GOOD, headers={"content-encoding": "identity"})
+    assert plain.status_code == 200
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKD"])
+def test_hangul_may_come_as_its_letters(client: TestClient, form: Any) -> None:
+    for gender in ("남성", "여성"):
+        body = {**GOOD, "gender": normalize(form, gender)}
+        assert client.post(RATE, json=body).json() == client.post(RATE, json=GOOD).json()
+
+
+@pytest.mark.parametrize("path", [RATE, "/v1/completions"])
+def test_a_byte_order_mark_is_ignored(client: TestClient, path: str, engine: FakeEngine) -> None:
+    body = json.dumps(GOOD if path == RATE else {"model": "rate", "prompt": "x"}).encode()
+    assert client.post(path, content=BOM_UTF8 + body, headers=JSON).status_code == 200
+    assert all(sent == body for sent in engine.bodies)
 
 
 @pytest.mark.parametrize(
