@@ -16,6 +16,7 @@ import vllm
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from vllm.config import VllmConfig
+from vllm.v1.worker import gpu_model_runner
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from serving.language.output import Output
@@ -24,6 +25,7 @@ from serving.vllm_plugin import TESTED_VLLM
 from serving.vllm_plugin.follower import Follower, token_bytes
 from serving.vllm_plugin.memory import Memory, Progress
 from serving.vllm_plugin.metrics import Counts, DrafterMetrics
+from serving.vllm_plugin.patches import biases
 from serving.vllm_plugin.patches.drafting import input_fits_in_drafter
 
 MAX_KNOWN = 8192
@@ -117,11 +119,12 @@ class Drafter:
         self._checked = False
         self._failures = 0
         self.metrics = DrafterMetrics(TASKS)
+        if vllm.__version__ == TESTED_VLLM:  # the runner makes its drafter before its batch
+            setattr(gpu_model_runner, "build_logitsprocs", biases.build)  # noqa: B010
+            setattr(GPUModelRunner, "_input_fits_in_drafter", input_fits_in_drafter)  # noqa: B010
 
     def load_model(self, *_: Any, **__: Any) -> None:
         """Prepare the drafts. vLLM calls this once, before the first request."""
-        if vllm.__version__ == TESTED_VLLM:
-            setattr(GPUModelRunner, "_input_fits_in_drafter", input_fits_in_drafter)  # noqa: B010
         tokenizer = AutoTokenizer.from_pretrained(self._tokenizer)
         self._drafts = Drafts(tokenizer, self._limit)
 
@@ -163,10 +166,11 @@ class Drafter:
             _check(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
             self._checked = True
         found: list[list[int]] = []
+        undrafted = biases.undrafted()
         for row, sampled in enumerate(sampled_token_ids):
             length = int(num_tokens_no_spec[row])
             room = self._max_tokens - length - 1
-            if sampled and room > 0:
+            if sampled and room > 0 and row not in undrafted:
                 found.append(self._drafts.draft(token_ids_cpu[row, :length], len(sampled))[:room])
             else:
                 found.append([])

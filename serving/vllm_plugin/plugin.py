@@ -41,6 +41,7 @@ def register() -> None:
         )
         return
     _limit_constraints()
+    _allow_biases()
     if current_platform.is_cpu():
         _change_cpu()
 
@@ -68,6 +69,13 @@ def _limit_constraints() -> None:
         (AsyncLLM, "add_request"),
     ):
         setattr(place, name, getattr(constraints, name))
+
+
+def _allow_biases() -> None:
+    """Let ``logit_bias`` and ``min_p`` pass (``patches.biases``, which the drafter applies)."""
+    from vllm.sampling_params import SamplingParams
+
+    setattr(SamplingParams, "_validate_spec_decode", lambda *_: None)  # noqa: B010
 
 
 def _change_cpu() -> None:
