@@ -90,7 +90,8 @@ def arguments(
     else:
         options |= CPU_OPTIONS
     command = [sys.executable, "-W", "ignore", "-m", "serving.engine.serve"]
-    command += ["--disable-uvicorn-access-log", "--enable-lora", "--lora-modules", *modules]
+    command += ["--disable-uvicorn-access-log", "--enable-prompt-tokens-details"]
+    command += ["--enable-lora", "--lora-modules", *modules]
     for name, value in options.items():
         command += [name, str(value)]
     return command

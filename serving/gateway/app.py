@@ -33,6 +33,8 @@ DESCRIPTION = """리프터의 프로필을 보내면 5/3/1 훈련 계획을 돌�
 모델이 정하는 것은 진행표의 네 가지 비율(`rate`)과 보조 운동(`month`)뿐이고, 나머지는 스키마와
 계산이 정합니다. 그래서 답은 스스로 모순될 수 없습니다. 오류는 모두 OpenAI의 오류 형식입니다."""
 
+OPENAI_ROUTES = "GET /v1/models and POST /v1/completions"
+"""What there is of OpenAI's API."""
 EngineFactory = Callable[[GatewaySettings], Engine]
 
 
@@ -102,7 +104,9 @@ def create_app(
 async def _no_route(request: Request, error: Exception) -> Response:
     """Convert Starlette's 404 and 405 into an error that ``RequestMiddleware`` handles."""
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
+    path = request.url.path
+    hint = f"there are {OPENAI_ROUTES}" if path.startswith("/v1/") else "see /docs"
+    message = f"{request.method} {path[:200]}: {error.detail}; {hint}"
     raise RouteError(error.status_code, message, (error.headers or {}).get("Allow"))
 
 

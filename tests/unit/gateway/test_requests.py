@@ -84,6 +84,15 @@ def test_unknown_routes_have_the_one_error_shape(
     assert response.json()["error"]["code"] == code
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings", "/v1/completions/"])
+def test_what_there_is_not_of_openai_s_api_names_what_there_is(
+    client: TestClient, path: str
+) -> None:
+    error = client.post(path, json={}).json()["error"]
+    assert error["code"] == "not_found"
+    assert "there are GET /v1/models and POST /v1/completions" in error["message"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("POST", "/nix", 404), ("POST", "/healthz", 405)]
 )
