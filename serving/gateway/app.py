@@ -84,7 +84,7 @@ def create_app(
         await telemetry.close()
 
     app = FastAPIOffline(
-        title="5/3/1 루틴 생성",
+        title="routine-serving: 5/3/1 루틴 생성",
         description=DESCRIPTION,
         version="1",
         lifespan=lifespan,

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
@@ -95,7 +95,7 @@ def routes(
     metrics: Metrics,
 ) -> APIRouter:
     """Create all routes, bound to their dependencies."""
-    router = APIRouter(route_class=PlainRoute)
+    router = APIRouter(route_class=PlainRoute, generate_unique_id_function=lambda route: route.name)
     for task in TASKS.values():
         _add_task(router, task, generator, settings.task_timeout_seconds)
     for calculation in CALCULATIONS.values():
@@ -116,6 +116,10 @@ class PlainRoute(APIRoute):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         response: Response = await self.endpoint(Request(scope))
         await response(scope, receive, send)
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: ERRORS[status] for status in statuses}
 
 
 def gates(settings: GatewaySettings, generator: Generator) -> dict[bytes, Gate]:
@@ -150,7 +154,7 @@ def _add_task(
         generate,
         responses={
             200: _example_answer(task, forms),
-            **{status: error for status, error in ERRORS.items() if status != 404},
+            **_errors(400, 406, 413, 415, 422, 429, 502, 503, 504),
         },
         openapi_extra={
             "parameters": [_TIMEOUT_PARAMETER, *parameters],
@@ -174,7 +178,7 @@ def _add_calculation(router: APIRouter, calculation: Calculation[Any]) -> None:
         calculate,
         responses={
             200: {"content": {JSON: {"example": answer}}},
-            **{status: ERRORS[status] for status in (400, 406, 413, 415, 422)},
+            **_errors(400, 406, 413, 415, 422),
         },
         openapi_extra={"requestBody": _body(calculation.request, [("", example)])},
     )
@@ -223,35 +227,68 @@ def _example_answer(task: Task[Any], media_types: Iterable[str]) -> dict[str, An
     return {"description": "완성된 답", "content": content}
 
 
-def _card(model: Model) -> dict[str, Any]:
-    """Return OpenAI's card of a model. vLLM's exposes local paths."""
-    return {"id": model.name, "object": "model", "created": model.created, "owned_by": "vllm"}
+class ModelCard(BaseModel):
+    """OpenAI's description of a model. vLLM's exposes local paths."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "vllm"
+
+
+class ModelList(BaseModel):
+    """The base model and its adapters."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Status(BaseModel):
+    """How the service is."""
+
+    status: Literal["alive", "ready"]
+
+
+def _card(model: Model) -> ModelCard:
+    return ModelCard(id=model.name, created=model.created)
 
 
 def _add_openai(router: APIRouter, engine: Engine, relay: Relay) -> None:
-    @router.get("/v1/models", tags=["openai"], summary="베이스 모델과 어댑터 목록")
+    @router.get(
+        "/v1/models",
+        tags=["openai"],
+        summary="베이스 모델과 어댑터 목록",
+        response_model=ModelList,
+        responses=_errors(503),
+    )
     async def models(request: Request) -> JSONResponse:
         cards = [_card(model) for model in await engine.models()]
-        return JSONResponse({"object": "list", "data": cards})
+        return JSONResponse(ModelList(data=cards).model_dump())
 
     @router.get(
         "/v1/models/{model:path}",
         tags=["openai"],
         summary="모델 하나",
-        responses={404: ERRORS[404]},
+        response_model=ModelCard,
+        responses=_errors(404, 503),
+        openapi_extra={
+            "parameters": [
+                {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+            ]
+        },
     )
     async def model(request: Request) -> JSONResponse:
         name, served = request.path_params["model"], await engine.models()
         for found in served:
             if found.name == name:
-                return JSONResponse(_card(found))
+                return JSONResponse(_card(found).model_dump())
         raise ModelNotFound(name, [found.name for found in served])
 
     @router.post(
         "/v1/completions",
         tags=["openai"],
         summary="OpenAI 호환 텍스트 완성 (스트리밍 가능)",
-        responses=ERRORS,
+        responses=_errors(400, 404, 413, 415, 422, 429, 502, 503, 504),
         openapi_extra={"parameters": [_TIMEOUT_PARAMETER], "requestBody": _COMPLETION_BODY},
     )
     async def completions(request: Request) -> Response:
@@ -281,15 +318,31 @@ _COMPLETION_BODY = {
 
 
 def _add_operations(router: APIRouter, readiness: Readiness, metrics: Metrics) -> None:
-    @router.get("/healthz", tags=["operations"], summary="프로세스가 살아 있는가")
+    @router.get(
+        "/healthz",
+        tags=["operations"],
+        summary="프로세스가 살아 있는가",
+        response_model=Status,
+    )
     async def healthz(request: Request) -> JSONResponse:
         return JSONResponse({"status": "alive"})
 
-    @router.get("/readyz", tags=["operations"], summary="요청을 받을 준비가 되었는가")
+    @router.get(
+        "/readyz",
+        tags=["operations"],
+        summary="요청을 받을 준비가 되었는가",
+        response_model=Status,
+        responses=_errors(503),
+    )
     async def readyz(request: Request) -> JSONResponse:
         readiness.check()
         return JSONResponse({"status": "ready"})
 
-    @router.get("/metrics", tags=["operations"], summary="Prometheus 지표")
+    @router.get(
+        "/metrics",
+        tags=["operations"],
+        summary="Prometheus 지표",
+        response_class=PlainTextResponse,
+    )
     async def prometheus(request: Request) -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -360,6 +360,34 @@ def test_the_api_page_has_worked_examples_and_our_error_shape(client: TestClient
     assert worked["init_weight_rate"] == coach_rate(PUBLISHED[0])["init_weight_rate"]
 
 
+def test_the_api_document_says_what_each_route_answers(client: TestClient) -> None:
+    """Names of operations are what a generated client calls its functions."""
+    paths = client.get("/openapi.json").json()["paths"]
+    found = {
+        operation["operationId"]: (path, list(operation["responses"]["200"]["content"]))
+        for path, operations in paths.items()
+        for operation in operations.values()
+    }
+    json_only = ["application/json"]
+    assert found == {
+        "rate": ("/gen/routine/rate", json_only),
+        "month": ("/gen/routine/month", ["application/json", "text/calendar", "text/markdown"]),
+        "next": ("/gen/routine/next", json_only),
+        "models": ("/v1/models", json_only),
+        "model": ("/v1/models/{model}", json_only),
+        "completions": ("/v1/completions", json_only),
+        "healthz": ("/healthz", json_only),
+        "readyz": ("/readyz", json_only),
+        "prometheus": ("/metrics", ["text/plain"]),
+    }
+    for path, operations in paths.items():
+        for operation in operations.values():
+            named = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
+            assert named == set(re.findall(r"\{(\w+)\}", path))
+            schema = operation["responses"]["200"]["content"].get("application/json", {})
+            assert path in ("/metrics", "/v1/completions") or schema.get("schema", {}).get("$ref")
+
+
 def test_the_api_page_s_own_files_are_served_and_counted(client: TestClient) -> None:
     files = re.findall(r'(?:src|href)="(/[^"]+)"', client.get("/docs").text)
     assert len(files) >= 3
