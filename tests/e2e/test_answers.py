@@ -208,6 +208,16 @@ def test_the_openai_client_works_unmodified(stack: Stack) -> None:
         with pytest.raises(openai.NotFoundError) as missing:
             client.completions.create(model="nobody", prompt="x")
         assert missing.value.code == "model_not_found"
+        assert "demo, month, rate" in str(missing.value)
+        assert client.models.retrieve("rate").id == "rate"
+        regex = {"structured_outputs": {"regex": "[["}}
+        for stream in (False, True):
+            with pytest.raises(openai.BadRequestError) as refused:
+                client.completions.create(model="rate", prompt="x", stream=stream, extra_body=regex)
+            assert refused.value.status_code == 400
+        again = client.completions.create(**arguments)
+        assert again.usage and again.usage.prompt_tokens_details
+        assert again.usage.prompt_tokens_details.cached_tokens
         with pytest.raises(openai.UnprocessableEntityError) as wrong:
             client.completions.create(model="rate", prompt="x", max_tokens=-1)
         assert wrong.value.param == "max_tokens"

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from loadtests.bench.measure import difference, engine_counters
 from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 from tests.kit.asking import ask_all
+from tests.kit.oracle import faults
 from tests.kit.stack import Stack
 
 UNSEEN_SEED = 44
@@ -33,6 +35,8 @@ SAMPLING: list[dict[str, Any]] = [
     {"echo": True},
     {"allowed_token_ids": [3, 4, 5], "top_k": 2},
     {"structured_outputs": {"choice": ["1", "2"]}, "top_k": 1},
+    {"min_p": 0.1},
+    {"logit_bias": {"3": 5.0}},
 ]
 
 
@@ -105,6 +109,33 @@ async def test_fewer_passes_than_decisions_once_some_were_answered(
         counted["vllm:spec_decode_num_accepted_tokens_total"]
         > accepted * (counted["vllm:spec_decode_num_draft_tokens_total"])
     )
+
+
+async def test_biases_hold_beside_requests_with_drafts(stack: Stack) -> None:
+    """vLLM refuses both where it speculates; requests that have one are not drafted for. The prompt
+    is one that would be."""
+    asked = requests("rate", 60)
+    prompt = TASKS["rate"].question(asked[0]).prefilled
+    async with aiohttp.ClientSession(stack.url) as session:
+
+        async def complete(**fields: Any) -> list[int]:
+            body = {"model": "rate", "prompt": prompt, "max_tokens": 8, "ignore_eos": True}
+            body |= {"return_token_ids": True, **fields}
+            async with session.post("/v1/completions", json=body) as response:
+                assert response.status == 200, await response.text()
+                ids: list[int] = (await response.json())["choices"][0]["token_ids"]
+                return ids
+
+        greedy = await complete(temperature=0)
+        beside = asyncio.create_task(ask_all(stack.url, asked, 8))
+        for _ in range(5):
+            without = await complete(temperature=0, logit_bias={str(greedy[0]): -100})
+            assert greedy[0] not in without
+            assert set(await complete(temperature=0, logit_bias={"300": 100})) == {300}
+            # Nothing but the likeliest token is left.
+            assert await complete(temperature=2.0, min_p=1.0, seed=5) == greedy
+        answers = await beside
+    assert [faults(json.loads(text)) for text in answers] == [[]] * len(answers)
 
 
 def test_the_drafter_met_what_it_expects(stack: Stack) -> None:
