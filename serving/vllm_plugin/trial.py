@@ -39,6 +39,8 @@ STEPS = 32
 """Tokens a constraint is followed for, unless it ends before."""
 SPREAD = 7919
 """A prime: the token taken at each step, of those allowed, is neither the first nor the same."""
+REASON = "error: "
+"""Begins that line, in errors of regular expressions."""
 LONGEST_ERROR = 300
 """Characters; a line must be written at once (PIPE_BUF)."""
 STATM = Path("/proc/self/statm")
@@ -72,7 +74,14 @@ def problem(tokenizer: LLTokenizer, grammar: str) -> str:
             if byte >> bit & 1
         ]
         matcher.consume_token(allowed[step * SPREAD % len(allowed)])
-    return matcher.get_error().partition("\n")[0]
+    return _reason(matcher.get_error())
+
+
+def _reason(error: str) -> str:
+    """Return the line of llguidance's error that says why; others show where."""
+    first, *rest = error.split("\n")
+    told = [line.removeprefix(REASON) for line in rest if line.startswith(REASON)]
+    return f"{first.rstrip(':')}: {told[0]}" if told else first
 
 
 def _try(tokenizer: LLTokenizer, grammar: str) -> str:

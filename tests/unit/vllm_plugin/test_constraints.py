@@ -62,6 +62,23 @@ async def test_constraints_of_tasks_may_be_used(trials: Trials) -> None:
                 assert await trials.problem(REGEX, regex) == ""
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        (StructuredOutputOptions.REGEX, "(?=a)a", "look-around"),
+        (StructuredOutputOptions.REGEX, "[[a]", "unclosed character class"),
+        (StructuredOutputOptions.JSON, '{"type": "string", "pattern": "(?<!a)b"}', "look-around"),
+        (StructuredOutputOptions.JSON, '{"type": "array", "uniqueItems": true}', '"uniqueItems"'),
+        (StructuredOutputOptions.JSON, '{"type": "string", "format": "x"}', "Unknown format: x"),
+    ],
+)
+async def test_what_the_compiler_cannot_enforce_is_refused_with_its_reason(
+    trials: Trials, kind: StructuredOutputOptions, text: str, words: str
+) -> None:
+    problem = await trials.problem(kind, text)
+    assert words in problem and "\n" not in problem
+
+
 async def test_one_of_is_taken_as_outlines_took_it(trials: Trials) -> None:
     """Schemas of pydantic's discriminated unions have it."""
     assert await tried(trials, {"json": {"oneOf": [{"const": "a"}, {"const": "b"}]}}) == ""
