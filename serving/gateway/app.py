@@ -33,7 +33,7 @@ DESCRIPTION = """리프터의 프로필을 보내면 5/3/1 훈련 계획을 돌�
 모델이 정하는 것은 진행표의 네 가지 비율(`rate`)과 보조 운동(`month`)뿐이고, 나머지는 스키마와
 계산이 정합니다. 그래서 답은 스스로 모순될 수 없습니다. 오류는 모두 OpenAI의 오류 형식입니다."""
 
-OPENAI_ROUTES = "GET /v1/models and POST /v1/completions"
+OPENAI_ROUTES = "GET /v1/models, POST /v1/completions and POST /v1/chat/completions"
 """What there is of OpenAI's API."""
 EngineFactory = Callable[[GatewaySettings], Engine]
 

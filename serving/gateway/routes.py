@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.types import Receive, Scope, Send
 
+from serving.gateway.chat import EXAMPLE, Chat, ChatRequest
 from serving.gateway.completions import CompletionRequest
 from serving.gateway.deadline import TIMEOUT
 from serving.gateway.engine import Engine, Model
@@ -60,6 +61,7 @@ _ERROR_FIELDS = {
 }
 REQUESTS: list[type[BaseModel]] = [
     CompletionRequest,
+    ChatRequest,
     *(task.request for task in TASKS.values()),
     *(calculation.request for calculation in CALCULATIONS.values()),
 ]
@@ -100,7 +102,7 @@ def routes(
         _add_task(router, task, generator, settings.task_timeout_seconds)
     for calculation in CALCULATIONS.values():
         _add_calculation(router, calculation)
-    _add_openai(router, engine, relay)
+    _add_openai(router, engine, relay, Chat(settings.task_timeout_seconds, generator))
     _add_operations(router, readiness, metrics)
     return router
 
@@ -253,7 +255,7 @@ def _card(model: Model) -> ModelCard:
     return ModelCard(id=model.name, created=model.created)
 
 
-def _add_openai(router: APIRouter, engine: Engine, relay: Relay) -> None:
+def _add_openai(router: APIRouter, engine: Engine, relay: Relay, chat: Chat) -> None:
     @router.get(
         "/v1/models",
         tags=["openai"],
@@ -294,12 +296,29 @@ def _add_openai(router: APIRouter, engine: Engine, relay: Relay) -> None:
     async def completions(request: Request) -> Response:
         return await relay.answer(exchange_of(request))
 
+    @router.post(
+        "/v1/chat/completions",
+        tags=["openai"],
+        summary="작업을 채팅으로: 마지막 user 메시지에 요청(JSON), 답은 JSON",
+        name="chat",
+        responses=_errors(400, 404, 413, 415, 422, 429, 502, 503, 504),
+        openapi_extra={"parameters": [_TIMEOUT_PARAMETER], "requestBody": _CHAT_BODY},
+    )
+    async def chat_completions(request: Request) -> Response:
+        return await chat.answer(exchange_of(request))
+
 
 _TIMEOUT_PARAMETER = {
     "name": TIMEOUT,
     "in": "header",
     "schema": {"type": "integer", "minimum": 1},
     "description": "답을 기다리는 시간(밀리초). 지나면 504; 제때 답할 수 없으면 바로 429",
+}
+_CHAT_BODY = {
+    "required": True,
+    "content": {
+        JSON: {"schema": {"$ref": REFERENCE.format(model=ChatRequest.__name__)}, "example": EXAMPLE}
+    },
 }
 _COMPLETION_BODY = {
     "required": True,

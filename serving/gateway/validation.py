@@ -82,10 +82,10 @@ def _allowed(request: type[BaseModel], place: Sequence[str]) -> str:
     schema = _resolved(whole, schema)
     if "properties" in schema:
         return f"it must be an object with {', '.join(schema['properties'])}"
-    if "items" in schema and "minItems" in schema:
-        fields = ", ".join(_resolved(whole, schema["items"])["properties"])
-        least, most = schema["minItems"], schema["maxItems"]
-        return f"it must be a list of {least} to {most} objects with {fields}"
+    if "items" in schema and "properties" in (item := _resolved(whole, schema["items"])):
+        most = schema.get("maxItems")
+        count = f"{schema['minItems']} to {most} " if most else ""
+        return f"it must be a list of {count}objects with {', '.join(item['properties'])}"
     if "enum" in schema:
         return f"it must be one of {', '.join(map(str, schema['enum']))}"
     options = schema.get("anyOf", [schema])
@@ -110,13 +110,13 @@ KINDS = {
     "object": "an object",
     "null": "null",
 }
-MANY = {"integer": "integers", "string": "texts"}
+MANY = {"integer": "integers", "string": "texts", "array": "lists of integers"}
 
 
 def _kind(schema: dict[str, Any]) -> str:
     """Name the type of a value."""
     if schema.get("type") == "array":
-        return f"a list of {MANY.get(schema['items'].get('type', ''), 'lists of integers')}"
+        return f"a list of {MANY.get(schema['items'].get('type', ''), 'objects')}"
     return KINDS.get(schema.get("type", ""), "as /docs says")
 
 

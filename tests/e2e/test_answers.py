@@ -215,6 +215,16 @@ def test_the_openai_client_works_unmodified(stack: Stack) -> None:
             with pytest.raises(openai.BadRequestError) as refused:
                 client.completions.create(model="rate", prompt="x", stream=stream, extra_body=regex)
             assert refused.value.status_code == 400
+        content = PUBLISHED[0].model_dump_json()
+        chat: dict[str, Any] = {
+            "model": "rate", "messages": [{"role": "user", "content": content}]
+        }  # fmt: skip
+        said = client.chat.completions.create(**chat).choices[0].message.content
+        assert said and faults(json.loads(said)) == []
+        deltas = [
+            c.choices[0].delta.content for c in client.chat.completions.create(**chat, stream=True)
+        ]
+        assert "".join(delta or "" for delta in deltas) == said
         again = client.completions.create(**arguments)
         assert again.usage and again.usage.prompt_tokens_details
         assert again.usage.prompt_tokens_details.cached_tokens

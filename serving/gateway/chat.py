@@ -1,0 +1,139 @@
+"""``/v1/chat/completions``: a task asked as a chat, so that any chat client can.
+
+The model is a task's name, the last user message is its request as JSON, and the assistant's
+message is the answer as JSON. Nothing is sampled, so what steers sampling has no effect.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from serving.gateway.errors import ClientError, InvalidRequest, ModelNotFound
+from serving.gateway.exchange import Exchange
+from serving.gateway.generate import Generator
+from serving.gateway.validation import validated
+from serving.tasks.base import Task
+from serving.tasks.registry import TASKS
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One message; of all, the last of the user is read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[_Part]
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as one text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class ChatRequest(BaseModel):
+    """The fields of OpenAI's that mean something here, and those without effect that clients send
+    by themselves."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    model: str = Field(description=f"작업의 이름: {', '.join(TASKS)}")
+    messages: list[Message] = Field(
+        min_length=1, description="마지막 user 메시지가 작업의 요청(JSON)"
+    )
+    stream: bool | None = None
+    stream_options: dict[str, bool] | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    temperature: float | None = Field(default=None, description="효과 없음: 표본을 뽑지 않음")
+    top_p: float | None = Field(default=None, description="효과 없음")
+    seed: int | None = Field(default=None, description="효과 없음")
+    max_tokens: int | None = Field(default=None, description="효과 없음: 답의 길이는 정해져 있음")
+    max_completion_tokens: int | None = Field(default=None, description="효과 없음")
+    user: str | None = Field(default=None, description="효과 없음")
+
+
+EXAMPLE = {
+    "model": next(iter(TASKS)),
+    "messages": [
+        {
+            "role": "user",
+            "content": json.dumps(
+                next(iter(TASKS.values())).examples[0].model_dump(mode="json"), ensure_ascii=False
+            ),
+        }
+    ],
+}
+"""A request."""
+
+
+class Chat:
+    """Answers chats with the answers of tasks."""
+
+    def __init__(self, timeout_seconds: float, generator: Generator) -> None:
+        self._timeout_seconds, self._generator = timeout_seconds, generator
+
+    async def answer(self, exchange: Exchange) -> Response:
+        """Return the answer, whole or as a stream of two events.
+
+        Raises:
+            GatewayError: ModelNotFound, InvalidRequest, Overloaded, or an engine error.
+        """
+        deadline = exchange.head.deadline(self._timeout_seconds)
+        asked = validated(ChatRequest, await exchange.body())
+        if (task := TASKS.get(asked.model)) is None:
+            raise ModelNotFound(asked.model, list(TASKS))
+        request = _request(task, asked.messages)
+        text = await self._generator.answer(task, request, exchange.headers, deadline)
+        made = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "object": "chat.completion.chunk" if asked.stream else "chat.completion",
+            "created": int(time.time()),
+            "model": task.name,
+        }
+        message = {"role": "assistant", "content": text}
+        if asked.stream:
+            events = [{"delta": message}, {"delta": {}, "finish_reason": "stop"}]
+            return StreamingResponse(_stream(made, events), media_type="text/event-stream")
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        return JSONResponse({**made, "choices": [choice]})
+
+
+def _request(task: Task[Any], messages: list[Message]) -> BaseModel:
+    """Return the task's request in the last message of the user.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    example = json.dumps(task.examples[0].model_dump(mode="json"), ensure_ascii=False)
+    for number, message in reversed(list(enumerate(messages))):
+        if message.role == "user":
+            place = f"messages.{number}.content"
+            try:
+                request: BaseModel = validated(task.request, message.text.encode(errors="replace"))
+            except ClientError as error:
+                words = f"{error.message}; send {task.name}'s request as JSON, such as {example}"
+                raise InvalidRequest(f"{place}: {words}", place) from error
+            return request
+    words = f"messages has none of the user; send one with JSON such as {example}"
+    raise InvalidRequest(words, "messages")
+
+
+async def _stream(made: dict[str, Any], events: list[dict[str, Any]]) -> AsyncIterator[str]:
+    for event in events:
+        choice = {"index": 0, "logprobs": None, "finish_reason": None, **event}
+        yield f"data: {json.dumps({**made, 'choices': [choice]}, ensure_ascii=False)}\n\n"
+    yield "data: [DONE]\n\n"
