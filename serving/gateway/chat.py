@@ -106,7 +106,10 @@ class Chat:
         }
         message = {"role": "assistant", "content": text}
         if asked.stream:
-            events = [{"delta": message}, {"delta": {}, "finish_reason": "stop"}]
+            events: list[dict[str, Any]] = [
+                {"delta": message},
+                {"delta": {}, "finish_reason": "stop"},
+            ]
             return StreamingResponse(_stream(made, events), media_type="text/event-stream")
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
         return JSONResponse({**made, "choices": [choice]})
