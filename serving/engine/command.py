@@ -14,6 +14,7 @@ from serving.vllm_plugin import cap
 
 DRAFTER = "serving.vllm_plugin.drafter.Drafter"
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+FLAGS = ("--disable-uvicorn-access-log", "--enable-prompt-tokens-details", "--enable-lora")
 CPU_OPTIONS: dict[str, str | int | float] = {
     # Requests that differ only in their last lines share the cached prefix, in whole blocks.
     # vLLM's default CPU block, 128 tokens, is longer than our prompts.
@@ -90,8 +91,7 @@ def arguments(
     else:
         options |= CPU_OPTIONS
     command = [sys.executable, "-W", "ignore", "-m", "serving.engine.serve"]
-    command += ["--disable-uvicorn-access-log", "--enable-prompt-tokens-details"]
-    command += ["--enable-lora", "--lora-modules", *modules]
+    command += [*FLAGS, "--lora-modules", *modules]
     for name, value in options.items():
         command += [name, str(value)]
     return command

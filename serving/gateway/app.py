@@ -28,6 +28,7 @@ from serving.gateway.telemetry import Telemetry
 from serving.tasks.registry import TASKS
 from serving.tracing import TraceTarget
 
+TITLE = "routine-serving: 5/3/1 루틴 생성"
 DESCRIPTION = """리프터의 프로필을 보내면 5/3/1 훈련 계획을 돌려줍니다.
 
 모델이 정하는 것은 진행표의 네 가지 비율(`rate`)과 보조 운동(`month`)뿐이고, 나머지는 스키마와
@@ -84,11 +85,7 @@ def create_app(
         await telemetry.close()
 
     app = FastAPIOffline(
-        title="routine-serving: 5/3/1 루틴 생성",
-        description=DESCRIPTION,
-        version="1",
-        lifespan=lifespan,
-        redirect_slashes=False,
+        title=TITLE, description=DESCRIPTION, version="1", lifespan=lifespan, redirect_slashes=False
     )
     app.add_middleware(
         RequestMiddleware,

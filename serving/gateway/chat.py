@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from serving.gateway.errors import ClientError, InvalidRequest, ModelNotFound
 from serving.gateway.exchange import Exchange
 from serving.gateway.generate import Generator
+from serving.gateway.relay import STREAM
 from serving.gateway.validation import validated
 from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
@@ -56,7 +57,7 @@ class ChatRequest(BaseModel):
         min_length=1, description="마지막 user 메시지가 작업의 요청(JSON)"
     )
     stream: bool | None = None
-    stream_options: dict[str, bool] | None = None
+    stream_options: dict[str, bool] | None = Field(default=None, description="효과 없음")
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     temperature: float | None = Field(default=None, description="효과 없음: 표본을 뽑지 않음")
     top_p: float | None = Field(default=None, description="효과 없음")
@@ -66,17 +67,13 @@ class ChatRequest(BaseModel):
     user: str | None = Field(default=None, description="효과 없음")
 
 
-EXAMPLE = {
-    "model": next(iter(TASKS)),
-    "messages": [
-        {
-            "role": "user",
-            "content": json.dumps(
-                next(iter(TASKS.values())).examples[0].model_dump(mode="json"), ensure_ascii=False
-            ),
-        }
-    ],
-}
+def _content(task: Task[Any]) -> str:
+    """Return a request of ``task`` as the text of a message."""
+    return json.dumps(task.examples[0].model_dump(mode="json"), ensure_ascii=False)
+
+
+_TASK = next(iter(TASKS.values()))
+EXAMPLE = {"model": _TASK.name, "messages": [{"role": "user", "content": _content(_TASK)}]}
 """A request."""
 
 
@@ -110,7 +107,7 @@ class Chat:
                 {"delta": message},
                 {"delta": {}, "finish_reason": "stop"},
             ]
-            return StreamingResponse(_stream(made, events), media_type="text/event-stream")
+            return StreamingResponse(_stream(made, events), media_type=STREAM)
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
         return JSONResponse({**made, "choices": [choice]})
 
@@ -121,7 +118,7 @@ def _request(task: Task[Any], messages: list[Message]) -> BaseModel:
     Raises:
         InvalidRequest: there is none.
     """
-    example = json.dumps(task.examples[0].model_dump(mode="json"), ensure_ascii=False)
+    example = _content(task)
     for number, message in reversed(list(enumerate(messages))):
         if message.role == "user":
             place = f"messages.{number}.content"

@@ -5,6 +5,7 @@ that would let one caller use what others need, is refused. What a request may c
 the tokens and sequences it can generate.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +19,7 @@ CONTEXT = 2048
 """Tokens of polyglot-ko's context: no prompt and no answer is longer."""
 TOKENS_PER_PLACE = 512
 """Tokens of a prompt that count as one more sequence."""
+Prompt = str | list[str] | list[int] | list[list[int]]
 
 
 class CompletionRequest(BaseModel):
@@ -27,9 +29,7 @@ class CompletionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     model: str = Field(description="베이스 모델이나 어댑터의 이름")
-    prompt: str | list[str] | list[int] | list[list[int]] = Field(
-        description="텍스트, 토큰, 또는 그 목록"
-    )
+    prompt: Prompt = Field(description="텍스트, 토큰, 또는 그 목록")
     max_tokens: Annotated[int, Field(ge=0)] | None = 16
     n: Annotated[int, Field(ge=1)] = 1
     stream: bool | None = None
@@ -96,14 +96,12 @@ def places(request: CompletionRequest, settings: GatewaySettings) -> int:
     return min(sequences + sum(sizes) // TOKENS_PER_PLACE, settings.max_completions_in_flight)
 
 
-def _prompts(prompt: Any) -> list[Any]:
-    """Return the prompts of a request: texts or lists of tokens."""
-    is_one = not isinstance(prompt, list) or (prompt and isinstance(prompt[0], int))
-    return [prompt] if is_one else prompt
+def _prompts(prompt: Prompt) -> Sequence[str | list[int]]:
+    """Return the prompts of a request, each a text or a list of tokens."""
+    is_one = isinstance(prompt, str) or (prompt and isinstance(prompt[0], int))
+    return [prompt] if is_one else prompt  # type: ignore[list-item, return-value]
 
 
-def _size(prompt: Any) -> int:
+def _size(prompt: str | list[int]) -> int:
     """Return the most tokens that ``prompt`` may have."""
-    if isinstance(prompt, str):
-        prompt = prompt.encode()
-    return min(len(prompt), CONTEXT) if isinstance(prompt, bytes | list) else CONTEXT
+    return min(len(prompt.encode() if isinstance(prompt, str) else prompt), CONTEXT)

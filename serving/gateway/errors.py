@@ -180,12 +180,12 @@ class DeadlineExceeded(GatewayError):
 class EngineRefused(ClientError):
     """The engine's 4xx response to a pass-through request, in the common error format."""
 
+    code = "invalid_value"
     engine_error = "refused"
 
     def __init__(self, status: int, message: str, param: str | None) -> None:
         super().__init__(message, param)
         self.status = status
-        self.code = "invalid_value"
 
 
 class EngineFault(GatewayError):

@@ -89,8 +89,8 @@ class RequestMiddleware:
             await exchange.fail(exchange.error)
 
     def _matched(self, scope: Scope) -> tuple[str, str]:
-        """Return route path and method as labels, without client-controlled values. Route paths
-        have no parameters."""
+        """Return route path and method as labels, without client-controlled values: of a path's
+        parameters the names."""
         route, method = scope.get("route"), str(scope["method"])
         if isinstance(route, Route):
             return route.path, method if method in (route.methods or ()) else UNKNOWN_METHOD

@@ -66,6 +66,7 @@ class Relay:
             is_stream = upstream.content_type == STREAM
             parts = _events(upstream.chunks) if is_stream else upstream.chunks
             first = await anext(parts, b"")  # what is refused has its status, streamed or not
+            self._readiness.progressed()
             if is_stream:
                 seconds = time.perf_counter() - exchange.start
                 self._metrics.first_token_time.labels(adapter).observe(seconds)

@@ -31,7 +31,7 @@ def _client_error(first: ErrorDetails, request: type[BaseModel]) -> ClientError:
         return MalformedBody(f"the body is not JSON: {first['ctx']['error']}")
     place = [str(part)[:_LONGEST] or '""' for part in first["loc"]]
     if first["type"] not in ("extra_forbidden", "missing"):
-        place = _known(request, place)
+        place, _ = _follow(request.model_json_schema(), place)
     name = ".".join(place) or "the body"
     if first["type"] == "extra_forbidden":
         allowed = _allowed(request, place[:-1])
@@ -57,29 +57,23 @@ def _shown(given: Any) -> str:
     ]
 
 
-def _known(request: type[BaseModel], place: list[str]) -> list[str]:
-    """Return ``place`` up to the last field; pydantic adds which option of a union it tried."""
-    whole = request.model_json_schema()
-    schema = _resolved(whole, whole)
-    for number, part in enumerate(place):
-        if not (inner := _within(schema, part)):
-            return place[: max(number, 1)]
+def _follow(whole: dict[str, Any], place: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return ``place`` up to the last field that the schema knows, and that field's schema. Beyond
+    it, pydantic says which option of a union it tried."""
+    known, schema = list[str](), _resolved(whole, whole)
+    for part in place:
+        inner = schema.get("items") or schema.get("properties", {}).get(part)
+        if not inner:
+            break
+        known.append(part)
         schema = _resolved(whole, inner)
-    return place
-
-
-def _within(schema: dict[str, Any], part: str) -> dict[str, Any]:
-    found: dict[str, Any] = schema.get("items") or schema.get("properties", {}).get(part, {})
-    return found
+    return known, schema
 
 
 def _allowed(request: type[BaseModel], place: Sequence[str]) -> str:
     """Describe the valid values at ``place``, based on the model's JSON schema."""
     whole = request.model_json_schema()
-    schema = whole
-    for part in place:
-        schema = _within(_resolved(whole, schema), part)
-    schema = _resolved(whole, schema)
+    _, schema = _follow(whole, place)
     if "properties" in schema:
         return f"it must be an object with {', '.join(schema['properties'])}"
     if "items" in schema and "properties" in (item := _resolved(whole, schema["items"])):

@@ -15,7 +15,6 @@ ROWS = 4
 
 class Scheduler:
     max_num_seqs = ROWS
-    scheduler_reserve_full_isl = False
 
 
 class Config:
