@@ -4,7 +4,8 @@ Files are JSON Lines in the prompt/completion format that Hugging Face ``dataset
 
 - ``form.jsonl``: for the base model. Legal answers for every task with random decisions, so the
   model learns the text format but not which answer fits a profile.
-- ``<task>/train.jsonl``, ``validation.jsonl`` and ``test.jsonl``: labelled by the task's coach.
+- ``<task>/train.jsonl``, ``validation.jsonl``, ``test.jsonl`` and ``odd.jsonl``, a second test of
+  lifters whose lifts are unrelated: labelled by the task's coach.
 
 A hash of the prompt assigns each request to one split, so no test prompt appears in training,
 including in ``form.jsonl``.
@@ -25,11 +26,14 @@ from tqdm import tqdm
 
 from dataset.card import write_card
 from dataset.coaches import Source
+from dataset.profiles import ODD, USUAL
 from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 
 SPLITS = {"train": 80, "validation": 10, "test": 10}
 """Percentage of all prompts assigned to each split."""
+FILES = {"train": USUAL, "validation": USUAL, "test": USUAL, "odd": ODD}
+"""Lifters in each file of a task; ``odd`` takes its prompts from the split ``test``."""
 SEED = 531
 MOST_REPEATS = 100_000
 """Consecutive requests without a new prompt after which the source counts as exhausted."""
@@ -56,14 +60,15 @@ def split_of(prompt: str) -> str:
     raise AssertionError("shares add up to 100")
 
 
-def rows(task: Task[Any], split: str, count: int, seed: int, form: bool = False) -> Iterator[Row]:
-    """Yield ``count`` rows of ``split`` with distinct prompts; ``form`` makes decisions random.
+def rows(task: Task[Any], file: str, count: int, seed: int, form: bool = False) -> Iterator[Row]:
+    """Yield ``count`` rows of ``file`` with distinct prompts; ``form`` makes decisions random.
 
     Raises:
-        RowError: the coach's requests have too few distinct prompts for ``split``.
+        RowError: the coach's requests have too few distinct prompts for ``file``.
     """
     source, rng, seen, since = SOURCES[task.name], random.Random(seed), set[str](), 0
-    for request in source.requests(seed):
+    split = file if file in SPLITS else "test"
+    for request in source.requests(seed, FILES[file]):
         question = task.question(request)
         since += 1
         if since > MOST_REPEATS:
@@ -82,7 +87,7 @@ def rows(task: Task[Any], split: str, count: int, seed: int, form: bool = False)
         if len(seen) == count:
             return
     raise RowError(
-        f"{task.name}: {len(seen)} distinct prompts for {split}, fewer than {count}: ask for fewer "
+        f"{task.name}: {len(seen)} distinct prompts for {file}, fewer than {count}: ask for fewer "
         f"rows in dataset/coaches/{task.name}.py"
     )
 
@@ -151,10 +156,10 @@ def generate(out: Path, scaled: Callable[[int], int]) -> dict[str, list[dict[str
     every_form = itertools.chain.from_iterable(streams)
     files = {"form": write(out / "form.jsonl", every_form, sum(counts.values()), False)}
     for name, source in SOURCES.items():
-        for number, (split, full) in enumerate(source.rows.items(), 1):
-            stream = rows(TASKS[name], split, scaled(full), SEED + number)
-            path = out / name / f"{split}.jsonl"
-            files[f"{name}/{split}"] = write(path, stream, scaled(full), coached=True)
+        for number, (file, full) in enumerate(source.rows.items(), 1):
+            stream = rows(TASKS[name], file, scaled(full), SEED + number)
+            path = out / name / f"{file}.jsonl"
+            files[f"{name}/{file}"] = write(path, stream, scaled(full), coached=True)
     return files
 
 

@@ -41,13 +41,21 @@ class Scores(_Entry):
 
     requests: int
     valid: float
-    """Share of the adapter's answers that match the output's language and pass the check."""
+    """Share of the adapter's answers, to usual and odd lifters, that match the output's language
+    and pass the check."""
     part: str
     """Scoring unit: whole answers, or days."""
     with_adapter: float
     """Share of parts in which every decision matches the coach's."""
     without_adapter: float
     """The same share for the base model."""
+    odd: float
+    """Share with the adapter for lifters whose lifts are unrelated (``odd.jsonl``)."""
+
+    @property
+    def least(self) -> float:
+        """The lower of the adapter's two shares."""
+        return min(self.with_adapter, self.odd)
 
 
 class AdapterEntry(_Entry):

@@ -2,18 +2,25 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+from dataset.profiles import Mix
+
+
+class Requests(Protocol):
+    """Maps a seed to an endless, deterministic stream of complete requests."""
+
+    def __call__(self, seed: int, mix: Mix = ...) -> Iterator[Any]: ...
 
 
 @dataclass(frozen=True)
 class Source:
     """Source of one task's rows."""
 
-    requests: Callable[[int], Iterator[Any]]
-    """Map a seed to an endless, deterministic stream of complete requests."""
+    requests: Requests
     coach: Callable[[Any], Mapping[str, Any]]
     """Map a request to the correct decisions for it."""
     rows: Mapping[str, int]
-    """Row count per split: ``train``, ``validation`` and ``test``."""
+    """Row count by file: ``train``, ``validation``, ``test`` and ``odd``."""
     form_rows: int
     """Row count for training the base model."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from dataset.coaches import Source
 from dataset.coaches.rate import coach_rate
-from dataset.profiles import profiles
+from dataset.profiles import USUAL, Mix, profiles
 from serving.tasks.month.answer import MonthRequest
 from serving.tasks.month.assistance import REPETITIONS, SETS, Slots, values_of
 from serving.tasks.month.exercises import CATEGORIES, LOWER, UPPER, Category, Exercise, fitting
@@ -98,11 +98,11 @@ SHARE_COACHED = 0.5
 """Share of requests with the Task 1 coach's rates; the rest get random legal rates."""
 
 
-def requests(seed: int) -> Iterator[MonthRequest]:
+def requests(seed: int, mix: Mix = USUAL) -> Iterator[MonthRequest]:
     """Yield requests over the whole input space, deterministic for a given seed."""
     rng = random.Random(seed)
     legal = list(OUTPUT.enumerate())
-    for profile in profiles(seed):
+    for profile in profiles(seed, mix):
         coached = rng.random() < SHARE_COACHED
         rates = coach_rate(profile) if coached else rng.choice(legal)
         days = rng.choice((2, 3, 4))
@@ -114,6 +114,6 @@ def requests(seed: int) -> Iterator[MonthRequest]:
 SOURCE = Source(
     requests=requests,
     coach=coach_month,
-    rows={"train": 8_000, "validation": 1_000, "test": 1_000},
-    form_rows=8_000,
+    rows={"train": 7_000, "validation": 800, "test": 800, "odd": 800},
+    form_rows=7_000,
 )

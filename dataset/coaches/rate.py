@@ -9,7 +9,7 @@ from enum import IntEnum
 from dataset.coaches import Source
 from dataset.profiles import profiles
 from serving.tasks.profile import STANDARD_KG, Profile
-from serving.tasks.rate.answer import MAX_PERCENT, RATES, SETS, top_percent
+from serving.tasks.rate.answer import RATES, SETS, is_rest, set_fits
 
 START_PERCENT = {1: 65, 2: 55, 3: 60, 4: 55, 5: 50, 6: 65}
 """Week 1, set 1 in percent of 1RM by purpose, before adjusting for experience and strength."""
@@ -51,16 +51,19 @@ def coach_rate(profile: Profile) -> dict[str, int]:
 
     init = START_PERCENT[profile.purpose] + 5 * (level - Strength.MIXED)
     init += 5 * veteran - 5 * novice
-    init -= max(0, top_percent(init, week, set_) - MAX_PERCENT)
+    while not set_fits(set_, init, week):
+        init -= 5
 
     deload_top = DELOAD_TOP_PERCENT - 5 * (veteran and strong) + 5 * (profile.purpose == 5)
     deload = deload_top - set_ * (SETS - 1)
+    while not is_rest(deload, init):
+        deload -= 5
     return dict(zip(RATES, (init, week, set_, deload), strict=True))
 
 
 SOURCE = Source(
     requests=profiles,
     coach=coach_rate,
-    rows={"train": 80_000, "validation": 1_000, "test": 2_000},
+    rows={"train": 80_000, "validation": 1_000, "test": 2_000, "odd": 2_000},
     form_rows=20_000,
 )

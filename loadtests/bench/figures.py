@@ -96,10 +96,15 @@ def table(figures: dict[str, Any]) -> str:
             ),
         ]
     scores = {n: e.scores for n, e in Lock.load(DEMO / "adapters").adapters.items() if e.scores}
-    words = ", ".join(f"`{name}` {score.with_adapter:.1%}" for name, score in scores.items())
-    without = ", ".join(f"{score.without_adapter:.1%}" for score in scores.values())
-    cells.append((f"decided exactly as the coach, {next(iter(scores.values())).requests:,} unseen "
-                  "requests each (without the adapter)", f"{words} ({without})"))  # fmt: skip
+    words = "; ".join(
+        f"`{name}` {score.with_adapter:.1%}, {score.odd:.1%}, {score.without_adapter:.1%}"
+        for name, score in scores.items()
+    )
+    requests = next(iter(scores.values())).requests
+    asked = (
+        f"decided exactly as the coach, {requests:,} unseen requests: usual, odd, without adapter"
+    )
+    cells.append((asked, words))
     return markdown(("", ""), cells) + "\n\n" + setting_line(figures)
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from dataset.coaches.month import coach_month
 from dataset.coaches.rate import coach_rate
 from dataset.generate import SOURCES, split_of
-from dataset.profiles import profiles
+from dataset.profiles import ODD, USUAL, Mix, profiles
 from loadtests.bench.measure import engine_counters
 from serving.gateway.readiness import HOSTILE
 from serving.tasks.month.answer import MonthRequest
@@ -125,10 +125,11 @@ async def test_a_month_leaves_as_a_table_and_as_a_calendar(stack: Stack) -> None
     assert len(list(Calendar.from_ical(texts["text/calendar"]).walk("VEVENT"))) == 12
 
 
+@pytest.mark.parametrize("mix", [USUAL, ODD], ids=["usual", "odd"])
 async def test_a_thousand_unseen_profiles_are_answered_right_and_as_the_coach_would(
-    stack: Stack,
+    stack: Stack, mix: Mix
 ) -> None:
-    asked = list(itertools.islice(filter(_is_unseen, profiles(UNSEEN_SEED)), 1000))
+    asked = list(itertools.islice(filter(_is_unseen, profiles(UNSEEN_SEED, mix)), 1000))
     answers = await ask_all(stack.url, asked, 32)
     assert [found for found in map(faults, answers) if found] == []
     agree = [

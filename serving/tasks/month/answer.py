@@ -26,7 +26,7 @@ from serving.tasks.month.loading import (
 from serving.tasks.profile import LIFTS, ByLift, Profile, doubts
 from serving.tasks.rate.answer import (
     LOADING_WEEKS,
-    MAX_PERCENT,
+    MAX_LAST_PERCENT,
     PROGRAM,
     REPETITIONS,
     Rates,
@@ -120,7 +120,7 @@ def _targets(fields: Mapping[str, Any]) -> list[tuple[str, int, Decimal]]:
     if weights is None or basis is None or "rates" not in fields:
         return []
     rates: Rates | None = fields["rates"]
-    found = set(range(35, MAX_PERCENT + 1, 5))
+    found = set(range(35, max(MAX_LAST_PERCENT) + 1, 5))
     if rates:
         plan = percents(*rates.model_dump().values())
         found = {percent for week in plan for percent in week} | {percent for percent, _ in WARM_UP}

@@ -23,14 +23,16 @@ from serving.tasks.month.answer import (
 from serving.tasks.month.exercises import CATALOGUE
 
 RULES = (
-    "keys", "request", "layout", "training_max", "rotation", "warm_up", "percent", "over_100", "kg",
-    "plates", "repetitions", "assistance_count", "assistance_fits", "assistance_repeats",
+    "keys", "request", "layout", "training_max", "rotation", "warm_up", "percent", "too_heavy",
+    "kg", "plates", "repetitions", "assistance_count", "assistance_fits", "assistance_repeats",
     "assistance_volume", "deload",
 )  # fmt: skip
 """All rules that the check can report."""
 _REPETITIONS = {1: "5 5 5+", 2: "3 3 3+", 3: "5 3 1+", 4: "5 5 5"}
 _WARM_UP = [(40, "5"), (50, "5"), (60, "3")]
 _DELOAD = 4
+_MAX_PERCENT = {1: 85, 2: 90, 3: 95, _DELOAD: 80}
+"""Of a week's sets. A deload that starts below 55 % ends below 80 %, as one lighter than week 1."""
 _TOLERANCE_KG = 1e-6
 
 Broken = set[str]
@@ -100,8 +102,8 @@ def _check_sets(request: MonthRequest, week: int, main: MainLift, broken: Broken
     for place, one in enumerate(main.sets):
         if one.percent != first + rates.increase_rate_set * place:
             broken.add("percent")
-        if one.percent > 100:
-            broken.add("over_100")
+        if one.percent > _MAX_PERCENT[week]:
+            broken.add("too_heavy")
     warm_up = [(one.percent, _count(one)) for one in main.warm_up]
     if warm_up != [(percent, count) for percent, count in _WARM_UP if percent < first]:
         broken.add("warm_up")

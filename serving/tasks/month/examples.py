@@ -22,13 +22,13 @@ def _named(rates: tuple[int, ...]) -> dict[str, int]:
     return dict(zip(RATES, rates, strict=True))
 
 
-PROGRESSIONS = ((55, 10, 5, 50), (65, 5, 10, 40), (55, 10, 5, 50), (60, 5, 10, 40), (70, 5, 10, 35))
+PROGRESSIONS = ((55, 10, 5, 50), (65, 5, 10, 40), (55, 10, 5, 50), (60, 5, 10, 40), (65, 5, 10, 35))
 EXAMPLES = tuple(
     request_of(profile, 2 + number % 3, rates)
     for number, (profile, rates) in enumerate(zip(PUBLISHED, PROGRESSIONS, strict=True))
 )
 """The published profiles with one progression each; covers every experience level."""
-EDGES = (request_of(PUBLISHED[0], 4, (40, 5, 5, 55)), request_of(PUBLISHED[1], 2, (75, 5, 5, 35)))
+EDGES = (request_of(PUBLISHED[0], 4, (40, 5, 5, 45)), request_of(PUBLISHED[1], 2, (75, 5, 5, 35)))
 """Requests with the lightest and the heaviest initial rate."""
 ANSWER = values_of(
     {
@@ -54,7 +54,10 @@ BAD = (
     BadRequest({"plates": [{"kg": 20, "pairs": 2}]}, "plates", "add pairs, or raise plate_step"),
     BadRequest({"plates": [{"kg": 1.25, "pairs": 2}]}, "plates", "add pairs, or raise plate_step"),
     BadRequest({"rates": _named((75, 10, 5, 40))}, "rates.increase_rate_week", "must be 5"),
-    BadRequest({"rates": _named((75, 5, 10, 40))}, "rates.increase_rate_set", "100 %"),
+    BadRequest({"rates": _named((75, 5, 10, 40))}, "rates.increase_rate_set", "85, 90 and 95 %"),
+    BadRequest({"rates": _named((65, 10, 10, 40))}, "rates.increase_rate_set", "must be 5 with"),
+    BadRequest({"rates": _named((55, 10, 5, 55))}, "rates.deloading_rate", "lighter than week 1"),
+    BadRequest({"rates": _named((40, 10, 5, 50))}, "rates.deloading_rate", "points heavier"),
     BadRequest({"rates": _named((105, 5, 5, 40))}, "rates.init_weight_rate", "one of 40, 45"),
     BadRequest({"rates": _named((65, 5, 5, 41))}, "rates.deloading_rate", "one of 35, 40"),
     BadRequest({"rates": {**_named((65, 5, 5, 40)), "program": "5/3/1"}}, "rates.program",

@@ -2,7 +2,8 @@
 
 The model decides four rates. The plan is computed from them:
 ``percent = init + week_rate * (w - 1) + set_rate * (s - 1)`` for weeks 1 to 3, and
-``deload + set_rate * (s - 1)`` for week 4, at most 100.
+``deload + set_rate * (s - 1)`` for week 4. Only rates whose sets can be lifted are in the language:
+see ``MAX_LAST_PERCENT`` and ``is_rest``.
 """
 
 from typing import Annotated, Literal
@@ -13,9 +14,14 @@ from serving.language.fields import Derived, OnlyIf
 from serving.language.output import Output
 
 PROGRAM = "5/3/1 프로그램"
-MAX_PERCENT = 100
 SETS, LOADING_WEEKS = 3, 3
 SMALLEST_INCREASE = 5
+MAX_LAST_PERCENT = (85, 90, 95)
+"""Limits of the loading weeks' last sets, as in classic 5/3/1: what a true 1RM allows for five,
+three and one repetition."""
+RESTED_FROM, MAX_ABOVE = 55, 5
+"""A deload is lighter than week 1 if that starts at ``RESTED_FROM`` or more; else it may be
+``MAX_ABOVE`` heavier."""
 REPETITIONS = (("5", "5", "5+"), ("3", "3", "3+"), ("5", "3", "1+"), ("5", "5", "5"))
 """Repetitions by week and set; ``+`` means as many as possible (AMRAP)."""
 
@@ -26,11 +32,18 @@ def top_percent(init: int, week: int, set_: int) -> int:
 
 
 def week_fits(week: int, init: int) -> bool:
-    return top_percent(init, week, SMALLEST_INCREASE) <= MAX_PERCENT
+    return set_fits(SMALLEST_INCREASE, init, week)
 
 
 def set_fits(set_: int, init: int, week: int) -> bool:
-    return top_percent(init, week, set_) <= MAX_PERCENT
+    """Return whether each loading week's last set can be lifted."""
+    lasts = [init + week * w + set_ * (SETS - 1) for w in range(LOADING_WEEKS)]
+    return all(last <= most for last, most in zip(lasts, MAX_LAST_PERCENT, strict=True))
+
+
+def is_rest(deload: int, init: int) -> bool:
+    """Return whether the deload's sets, as far apart as week 1's, are light enough."""
+    return deload < init if init >= RESTED_FROM else deload <= init + MAX_ABOVE
 
 
 def percents(init: int, week: int, set_: int, deload: int) -> list[list[int]]:
@@ -64,9 +77,21 @@ SetRate = Annotated[
     Field(description="세트마다 더하는 강도 (%p)"),
 ]
 DeloadRate = Annotated[
-    Literal[35, 40, 45, 50, 55], Field(description="4주차(디로딩) 1세트의 강도 (1RM의 %)")
+    Literal[35, 40, 45, 50, 55],
+    OnlyIf(is_rest, "init_weight_rate"),
+    Field(description="4주차(디로딩) 1세트의 강도 (1RM의 %)"),
 ]
 RATES = ("init_weight_rate", "increase_rate_week", "increase_rate_set", "deloading_rate")
+_TOO_HEAVY = (
+    "the last sets of weeks 1 to 3 are at most {}, {} and {} % of a 1RM, which is what it allows "
+    "for five, three and one repetition"
+).format(*MAX_LAST_PERCENT)
+_NO_REST = (
+    f"a deload is lighter than week 1 where that starts at {RESTED_FROM} % or more, and at most "
+    f"{MAX_ABOVE} points heavier elsewhere"
+)
+_REASONS = dict(zip(RATES, ("", _TOO_HEAVY, _TOO_HEAVY, _NO_REST), strict=True))
+"""Why an option may not be allowed, by rate."""
 
 
 class RateAnswer(BaseModel):
@@ -99,13 +124,14 @@ class Rates(BaseModel):
 
     @field_validator(*RATES)
     @classmethod
-    def _stays_within_100_percent(cls, rate: int, info: ValidationInfo) -> int:
+    def _can_be_lifted(cls, rate: int, info: ValidationInfo) -> int:
         (decision,) = (d for d in OUTPUT.decisions if d.path == info.field_name)
         if all(name in info.data for name in decision.needs):
             allowed = [option.value for option in decision.allowed(info.data)]
             if rate not in allowed:
+                needed = " and ".join(f"{name} {info.data[name]}" for name in decision.needs)
                 raise ValueError(
-                    f"it must be {' or '.join(map(str, allowed))} with {dict(info.data)}, or the "
-                    f"third set of week 3 exceeds {MAX_PERCENT} %"
+                    f"it must be {' or '.join(map(str, allowed))} with {needed}: "
+                    f"{_REASONS[decision.path]}"
                 )
         return rate

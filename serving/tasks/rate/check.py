@@ -5,10 +5,12 @@ no code with the renderer in ``answer``, so that it can detect the renderer's er
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-RULES = ("keys", "program", "rates", "layout", "repetitions", "percent", "over_100")
+RULES = (
+    "keys", "program", "rates", "layout", "repetitions", "percent", "too_heavy", "deload"
+)  # fmt: skip
 """All rules that the check can report."""
 _PROGRAM = "5/3/1 프로그램"
 _RATES = ("init_weight_rate", "increase_rate_week", "increase_rate_set", "deloading_rate")
@@ -43,10 +45,24 @@ def check_rate(answer: Mapping[str, Any]) -> list[str]:
     expected: list[int] = []
     for first in (init, init + week_rate, init + 2 * week_rate, deload):
         expected += [first, first + set_rate, first + 2 * set_rate]
-    if max(percents) > 100:
-        broken.append("over_100")
+    broken += heavy(percents)
     if percents != expected:
         broken.append("percent")
     if plan.groups()[1::2] != _REPETITIONS:
         broken.append("repetitions")
+    return broken
+
+
+def heavy(percents: Sequence[int]) -> list[str]:
+    """Return the names of the rules on weight that a month violates.
+
+    Args:
+        percents: of its twelve sets, in order.
+    """
+    last_1, last_2, last_3, last_deload = percents[2::3]
+    broken = []
+    if last_1 > 85 or last_2 > 90 or last_3 > 95:
+        broken.append("too_heavy")
+    if last_deload > last_1 + 5 or (percents[0] >= 55 and last_deload >= last_1):
+        broken.append("deload")
     return broken

@@ -40,7 +40,7 @@ def days(asked: MonthRequest) -> dict[str, Slots]:
 EVERYONE = [
     request(e, p, d, rates)
     for e, p, d, rates in itertools.product(
-        range(1, 6), range(1, 7), (2, 3, 4), (LIGHT, HEAVY, (70, 5, 10, 35), (40, 5, 5, 55))
+        range(1, 6), range(1, 7), (2, 3, 4), (LIGHT, HEAVY, (65, 5, 10, 35), (40, 5, 5, 45))
     )
 ]
 

@@ -190,8 +190,10 @@ def test_an_error_shows_where_the_text_goes_wrong() -> None:
 
 
 def test_independent_decisions_do_not_multiply_in_the_constraint() -> None:
-    """The plan after the last decision needs all four, and is not the constraint's concern."""
-    assert rate.OUTPUT.decided_regex.count("deloading_rate") == 1
+    """The deload needs the start alone. The plan after the last decision needs all four, and is
+    not the constraint's concern."""
+    starts = rate.OUTPUT.decisions[0].options
+    assert rate.OUTPUT.decided_regex.count("deloading_rate") <= len(starts)
     assert rate.OUTPUT.regex.count("deloading_rate") > 1
 
 

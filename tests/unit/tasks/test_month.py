@@ -208,16 +208,21 @@ def test_lifts_rotate_and_upper_and_lower_body_take_turns(days: int) -> None:
     ("rates", "field"),
     [
         ((75, 10, 5, 35), "increase_rate_week"),
-        ((70, 10, 10, 35), "increase_rate_set"),
-        ((75, 5, 10, 35), "increase_rate_set"),
+        ((60, 10, 10, 35), "increase_rate_set"),
+        ((70, 5, 10, 35), "increase_rate_set"),
+        ((55, 10, 5, 55), "deloading_rate"),
+        ((40, 10, 5, 50), "deloading_rate"),
     ],
 )
-def test_rates_over_100_percent_are_refused(rates: tuple[int, int, int, int], field: str) -> None:
+def test_rates_that_cannot_be_lifted_are_refused(
+    rates: tuple[int, int, int, int], field: str
+) -> None:
     with pytest.raises(ValidationError) as caught:
         request_of(PUBLISHED[0], 3, rates)
     (error,) = caught.value.errors()
     assert error["loc"] == ("rates", field)
-    assert "100 %" in error["msg"]
+    rule = "lighter than week 1" if field == "deloading_rate" else "85, 90 and 95 %"
+    assert rule in error["msg"]
 
 
 def _days(answer: dict[str, Any]) -> list[dict[str, Any]]:
@@ -250,7 +255,7 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "training_max": lambda a: a.update(training_max=dict.fromkeys(LIFTS, 90.0)),
     "rotation": _swap_lift,
     "percent": lambda a: _set(a, "percent", 66),
-    "over_100": lambda a: _set(a, "percent", 105),
+    "too_heavy": lambda a: _set(a, "percent", 105),
     "warm_up": lambda a: _days(a)[0]["lifts"][0]["warm_up"].pop(),
     "kg": lambda a: _set(a, "kg", _third(a)["kg"] + 2.5),
     "plates": lambda a: _third(a)["plates"].append(1.25),
@@ -361,12 +366,13 @@ def test_a_deload_day_of_a_lift_that_was_never_trained_is_caught() -> None:
     assert {"rotation", "deload"} <= set(check_month(request, answer))
 
 
-def test_100_percent_is_the_most() -> None:
+@pytest.mark.parametrize(("week", "most"), list(enumerate((85, 90, 95, 80))))
+def test_no_set_is_too_heavy_for_its_week(week: int, most: int) -> None:
     request = asked(days_per_week=4)
-    for percent, is_over in ((100, False), (101, True)):
+    for percent, is_over in ((most, False), (most + 1, True)):
         answer = answered(request)
-        _set(answer, "percent", percent)
-        assert ("over_100" in check_month(request, answer)) == is_over
+        answer["weeks"][week]["days"][0]["lifts"][0]["sets"][2]["percent"] = percent
+        assert ("too_heavy" in check_month(request, answer)) == is_over
 
 
 @pytest.mark.parametrize(

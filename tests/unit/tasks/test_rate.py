@@ -1,5 +1,6 @@
 """Task 1's prompt, output and check against what the product's page says."""
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from serving.tasks.profile import MAX_KG, MIN_KG, on_grid, profile_of
 from serving.tasks.rate import answer as rate
 from serving.tasks.rate.check import RULES, check_rate
 from serving.tasks.registry import TASKS
-from tests.kit.oracle import faults
+from tests.kit.oracle import faults, heavy
 
 TRAINING_PROFILE = profile_of(1, "남성", 4, (30, 30, 30, 30))
 TRAINING_PROMPT = """## 질문
@@ -69,7 +70,13 @@ def test_every_combination_is_right_by_oracle_and_by_check() -> None:
         assert faults(whole) == []
         assert check_rate(whole) == []
         count += 1
-    assert count == 135
+    assert count == 104
+
+
+def test_the_language_has_every_combination_of_options_within_the_limits_and_no_other() -> None:
+    options = [[option.value for option in decision.options] for decision in rate.OUTPUT.decisions]
+    within = [list(rates) for rates in itertools.product(*options) if not heavy(rates)]
+    assert [list(values.values()) for values in rate.OUTPUT.enumerate()] == within
 
 
 FIRST_VERSION = [
@@ -98,7 +105,7 @@ BROKEN: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "rates": lambda a: {**a, "init_weight_rate": "65"},
     "layout": lambda a: _plan(a, "SET2", "SET9"),
     "repetitions": lambda a: _plan(a, "x1+", "x2+"),
-    "percent": lambda a: _plan(a, "85%", "86%"),
+    "percent": lambda a: _plan(a, "75%", "76%"),
 }
 
 
@@ -108,7 +115,7 @@ def _plan(given: dict[str, Any], old: str, new: str) -> dict[str, Any]:
 
 
 def test_every_rule_is_broken_by_a_test() -> None:
-    assert {*BROKEN, "over_100"} == set(RULES)
+    assert {*BROKEN, "too_heavy", "deload"} == set(RULES)
 
 
 @pytest.mark.parametrize("rule", BROKEN)
@@ -123,18 +130,30 @@ def test_the_check_names_the_rule_that_is_broken(rule: str) -> None:
 @pytest.mark.parametrize(
     ("rates", "broken"),
     [
-        ((75, 10, 10, 40), ["over_100"]),  # even where the arithmetic agrees
-        ((81, 5, 5, 40), ["over_100"]),
-        ((80, 5, 5, 40), []),
+        ((65, 5, 10, 40), []),  # the classic, at every limit
+        ((66, 4, 10, 40), ["too_heavy"]),  # 86 % for five
+        ((65, 6, 9, 40), []),
+        ((65, 6, 10, 40), ["too_heavy"]),  # 91 % for three
+        ((55, 15, 5, 40), []),
+        ((56, 15, 5, 40), ["too_heavy"]),  # 96 % for one
+        ((70, 5, 10, 35), ["too_heavy"]),  # 100 x 1 can be lifted, 90 x 5 cannot
+        ((45, 10, 5, 50), []),  # five points heavier than week 1, from below 55 %
+        ((45, 10, 5, 51), ["deload"]),
+        ((54, 10, 5, 59), []),
+        ((55, 10, 5, 55), ["deload"]),
+        ((55, 10, 5, 54), []),
+        ((75, 5, 10, 80), ["too_heavy", "deload"]),
         ((60, 1, 5, 40), []),
         ((60, 0, 5, 40), ["rates"]),
         ((60, 5, 5, -40), ["rates"]),
     ],
 )
-def test_no_set_is_above_100_percent_and_no_rate_below_1(
+def test_no_set_is_too_heavy_for_its_repetitions_and_the_deload_is_rest(
     rates: tuple[int, int, int, int], broken: list[str]
 ) -> None:
-    assert check_rate(answer(rates, rate.plan_text(*rates))) == broken
+    whole = answer(rates, rate.plan_text(*rates))
+    assert check_rate(whole) == broken
+    assert bool(faults(whole)) == bool(broken)
 
 
 @given(kg=st.floats(MIN_KG, MAX_KG))

@@ -35,9 +35,9 @@ MOST_WITHOUT = 0.3
 def test_the_lock_file_has_the_scores_the_adapters_were_accepted_for(name: str) -> None:
     scores = Lock.load(DEMO / "adapters").adapters[name].scores
     assert scores, "run `make evaluate`"
-    assert scores.requests >= 1000
+    assert scores.requests >= 800
     assert scores.valid == 1
-    assert scores.with_adapter >= TASKS[name].least_score
+    assert scores.least >= TASKS[name].least_score
     assert scores.without_adapter <= MOST_WITHOUT
 
 
