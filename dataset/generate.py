@@ -32,8 +32,13 @@ from serving.tasks.registry import TASKS
 
 SPLITS = {"train": 80, "validation": 10, "test": 10}
 """Percentage of all prompts assigned to each split."""
-FILES = {"train": USUAL, "validation": USUAL, "test": USUAL, "odd": ODD}
-"""Lifters in each file of a task; ``odd`` takes its prompts from the split ``test``."""
+FILES = {
+    "train": ("train", USUAL),
+    "validation": ("validation", USUAL),
+    "test": ("test", USUAL),
+    "odd": ("test", ODD),
+}
+"""Split and lifters of each file of a task."""
 SEED = 531
 MOST_REPEATS = 100_000
 """Consecutive requests without a new prompt after which the source counts as exhausted."""
@@ -67,8 +72,8 @@ def rows(task: Task[Any], file: str, count: int, seed: int, form: bool = False) 
         RowError: the coach's requests have too few distinct prompts for ``file``.
     """
     source, rng, seen, since = SOURCES[task.name], random.Random(seed), set[str](), 0
-    split = file if file in SPLITS else "test"
-    for request in source.requests(seed, FILES[file]):
+    split, mix = FILES[file]
+    for request in source.requests(seed, mix):
         question = task.question(request)
         since += 1
         if since > MOST_REPEATS:

@@ -32,7 +32,7 @@ _REPETITIONS = {1: "5 5 5+", 2: "3 3 3+", 3: "5 3 1+", 4: "5 5 5"}
 _WARM_UP = [(40, "5"), (50, "5"), (60, "3")]
 _DELOAD = 4
 _MAX_PERCENT = {1: 85, 2: 90, 3: 95, _DELOAD: 80}
-"""Of a week's sets. A deload that starts below 55 % ends below 80 %, as one lighter than week 1."""
+"""Of a week's sets. A deload is at most 80 %: lighter than a week 1 of 85 %."""
 _TOLERANCE_KG = 1e-6
 
 Broken = set[str]

@@ -45,7 +45,7 @@ def check_rate(answer: Mapping[str, Any]) -> list[str]:
     expected: list[int] = []
     for first in (init, init + week_rate, init + 2 * week_rate, deload):
         expected += [first, first + set_rate, first + 2 * set_rate]
-    broken += heavy(percents)
+    broken += _heavy(percents)
     if percents != expected:
         broken.append("percent")
     if plan.groups()[1::2] != _REPETITIONS:
@@ -53,7 +53,7 @@ def check_rate(answer: Mapping[str, Any]) -> list[str]:
     return broken
 
 
-def heavy(percents: Sequence[int]) -> list[str]:
+def _heavy(percents: Sequence[int]) -> list[str]:
     """Return the names of the rules on weight that a month violates.
 
     Args:
