@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor check unit test test-slow coverage lint environment prometheus documents dashboard-preview dataset demo-model adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload lock clean
+.PHONY: help serve serve-cluster monitor check unit test test-slow coverage lint environment prometheus browser documents dashboard-preview page-preview dataset demo-model adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ check: $(VENV)/.installed ## lint, types, unit tests: while you work
 unit: $(VENV)/.installed
 	@$(PYTEST) tests/unit
 
-test: check $(VENV)/.prometheus ## everything: also processes, and end to end on the real vLLM
+test: check $(VENV)/.prometheus $(VENV)/.chromium ## everything: also processes, and end to end on the real vLLM
 	@$(PYTEST) tests/process tests/e2e -m "not slow$(if $(GPU),, and not gpu)"
 
 test-slow: $(VENV)/.installed ## what takes longest: 1,000 answers of each task, byte for byte those of plain decoding
@@ -62,28 +62,33 @@ $(VENV)/.serve: $(SERVE_LOCK) pyproject.toml requirements/install.py
 	@$(PYTHON) -m requirements.install $(VENV) $(SERVE_LOCK)
 	@touch $@
 
-PROMETHEUS_PAGES := fonts-glyphicons-halflings libjs-bootstrap4 libjs-d3 libjs-jquery \
-	libjs-eonasdan-bootstrap-datetimepicker libjs-jquery-hotkeys libjs-moment libjs-moment-timezone \
-	libjs-mustache libjs-popper.js libjs-rickshaw
-
 prometheus: $(VENV)/.prometheus ## find Prometheus, or unpack Debian's package into .venv
 
-# Unpacked, not installed: nothing of the machine changes, and no service is started.
-$(VENV)/.prometheus: $(VENV)/.installed
-	@if ! command -v prometheus >/dev/null && ! test -x $(VENV)/debian/usr/bin/prometheus; then \
+browser: $(VENV)/.chromium ## find Chromium, or unpack Debian's package into .venv
+
+$(VENV)/.chromium: fonts := fonts-nanum
+
+# Unpacked, not installed: nothing of the machine changes, and no service is started. With it comes
+# what it depends on and this machine lacks.
+$(VENV)/.prometheus $(VENV)/.chromium: $(VENV)/.%: $(VENV)/.installed
+	@missing() { echo $* $(fonts); apt-get install --simulate --no-install-recommends $* $(fonts) 2>/dev/null | awk '/^Inst/ {print $$2}'; }; \
+	if ! command -v $* >/dev/null && ! test -x $(VENV)/debian/usr/bin/$*; then \
 		mkdir -p $(VENV)/debian && cd $(VENV)/debian && \
-		{ apt-get download -qq prometheus $(PROMETHEUS_PAGES) 2>/dev/null || \
-			{ apt-get update -qq && apt-get download -qq prometheus $(PROMETHEUS_PAGES); } 2>/dev/null; } && \
+		{ apt-get download -qq $$(missing) 2>/dev/null || \
+			{ apt-get update -qq && apt-get download -qq $$(missing); } 2>/dev/null; } && \
 		for package in *.deb; do dpkg -x $$package . && rm $$package; done && \
 		find . -type l -lname '/usr/*' -exec sh -c 'ln -sfn "$$PWD$$(readlink "$$1")" "$$1"' - {} \; || \
-		echo "Prometheus cannot be had here (no Debian package): its tests are skipped"; fi
-	@if command -v prometheus >/dev/null || test -x $(VENV)/debian/usr/bin/prometheus; then touch $@; fi
+		echo "$* cannot be had here (no Debian package): its tests are skipped"; fi
+	@if command -v $* >/dev/null || test -x $(VENV)/debian/usr/bin/$*; then touch $@; fi
 
 documents: $(VENV)/.installed ## write the table of metrics and the operator's rules
 	@$(BIN)/python -m deploy.documents
 
 dashboard-preview: $(VENV)/.installed $(VENV)/.prometheus ## draw the overview from a short load
 	@$(BIN)/python -m deploy.observability.preview
+
+page-preview: $(VENV)/.installed $(VENV)/.chromium ## draw the page at / with a plan on it
+	@$(BIN)/python -m deploy.browser
 
 dataset: $(VENV)/.installed ## write dataset/data, the dataset card and its plot
 	@$(BIN)/python -m dataset.generate --out dataset/data --card dataset

@@ -78,6 +78,7 @@ def arguments(
         "--generation-config": "vllm",
     }
     if settings.engine_drafter == "on":
+        options["--per-request-spec-decode-metrics"] = "summary"  # forward passes an answer took
         drafter = {
             "method": "custom_class",
             "model": DRAFTER,

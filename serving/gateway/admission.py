@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from serving.gateway.deadline import TIMEOUT, Deadline
+from serving.gateway.engine import Completion
 from serving.gateway.errors import InvalidRequest, Overloaded
 from serving.gateway.fairness import FairQueue
 from serving.gateway.limit import Limit, Means
@@ -27,13 +28,22 @@ SPREAD = 0.5
 
 @dataclass
 class Usage:
-    """The tokens that a request took at the engine."""
+    """What a request took at the engine, as far as it was told."""
 
-    cost: float = 0.0
-    """In prompt tokens; 0 if it was not told."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    passes: int = 0
+    """Forward passes that generated them."""
 
-    def add(self, prompt_tokens: int, output_tokens: int) -> None:
-        self.cost += prompt_tokens + OUTPUT_WEIGHT * output_tokens
+    def add(self, completion: Completion) -> None:
+        self.prompt_tokens += completion.prompt_tokens
+        self.completion_tokens += completion.completion_tokens
+        self.passes += completion.passes
+
+    @property
+    def cost(self) -> float:
+        """What it took, in prompt tokens."""
+        return self.prompt_tokens + OUTPUT_WEIGHT * self.completion_tokens
 
 
 @dataclass(eq=False)

@@ -57,7 +57,9 @@ class ChatRequest(BaseModel):
         min_length=1, description="마지막 user 메시지가 작업의 요청(JSON)"
     )
     stream: bool | None = None
-    stream_options: dict[str, bool] | None = Field(default=None, description="효과 없음")
+    stream_options: dict[str, bool] | None = Field(
+        default=None, description="`include_usage`: 토큰 수를 마지막 이벤트로"
+    )
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     temperature: float | None = Field(default=None, description="효과 없음: 표본을 뽑지 않음")
     top_p: float | None = Field(default=None, description="효과 없음")
@@ -84,7 +86,7 @@ class Chat:
         self._timeout_seconds, self._generator = timeout_seconds, generator
 
     async def answer(self, exchange: Exchange) -> Response:
-        """Return the answer, whole or as a stream of two events.
+        """Return the answer, whole or as a stream of events.
 
         Raises:
             GatewayError: ModelNotFound, InvalidRequest, Overloaded, or an engine error.
@@ -94,22 +96,31 @@ class Chat:
         if (task := TASKS.get(asked.model)) is None:
             raise ModelNotFound(asked.model, list(TASKS))
         request = _request(task, asked.messages)
-        text = await self._generator.answer(task, request, exchange.headers, deadline)
+        generated = await self._generator.answer(task, request, exchange.headers, deadline)
+        usage = {
+            "prompt_tokens": generated.usage.prompt_tokens,
+            "completion_tokens": generated.usage.completion_tokens,
+            "total_tokens": generated.usage.prompt_tokens + generated.usage.completion_tokens,
+        }
         made = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "object": "chat.completion.chunk" if asked.stream else "chat.completion",
             "created": int(time.time()),
             "model": task.name,
         }
-        message = {"role": "assistant", "content": text}
-        if asked.stream:
-            events: list[dict[str, Any]] = [
-                {"delta": message},
-                {"delta": {}, "finish_reason": "stop"},
-            ]
-            return StreamingResponse(_stream(made, events), media_type=STREAM)
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-        return JSONResponse({**made, "choices": [choice]})
+        message = {"role": "assistant", "content": generated.text}
+        whole = {"index": 0, "logprobs": None, "finish_reason": "stop"}
+        if not asked.stream:
+            return JSONResponse(
+                {**made, "choices": [{**whole, "message": message}], "usage": usage}
+            )
+        events: list[dict[str, Any]] = [
+            {"choices": [{**whole, "finish_reason": None, "delta": message}]},
+            {"choices": [{**whole, "delta": {}}]},
+        ]
+        if (asked.stream_options or {}).get("include_usage"):
+            events.append({"choices": [], "usage": usage})
+        return StreamingResponse(_stream([made | event for event in events]), media_type=STREAM)
 
 
 def _request(task: Task[Any], messages: list[Message]) -> BaseModel:
@@ -132,8 +143,7 @@ def _request(task: Task[Any], messages: list[Message]) -> BaseModel:
     raise InvalidRequest(words, "messages")
 
 
-async def _stream(made: dict[str, Any], events: list[dict[str, Any]]) -> AsyncIterator[str]:
+async def _stream(events: list[dict[str, Any]]) -> AsyncIterator[str]:
     for event in events:
-        choice = {"index": 0, "logprobs": None, "finish_reason": None, **event}
-        yield f"data: {json.dumps({**made, 'choices': [choice]}, ensure_ascii=False)}\n\n"
+        yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
     yield "data: [DONE]\n\n"

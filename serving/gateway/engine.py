@@ -37,11 +37,13 @@ request uses a connection that vLLM is closing."""
 
 @dataclass(frozen=True)
 class Completion:
-    """Generated text and the engine's token counts."""
+    """Generated text and the engine's counts."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
+    passes: int
+    """Forward passes that generated them. Each yields a token beyond the drafts it accepts."""
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -69,11 +71,20 @@ class _Usage(msgspec.Struct):
     completion_tokens: int
 
 
+class _Drafts(msgspec.Struct):
+    num_accepted_draft_tokens: int
+
+
+class _Metrics(msgspec.Struct):
+    speculative_decoding: _Drafts | None = None
+
+
 class _Completion(msgspec.Struct):
     """Response to ``POST /v1/completions``; only the fields used here."""
 
     choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
     usage: _Usage
+    metrics: _Metrics | None = None
 
 
 class _Error(msgspec.Struct):
@@ -220,8 +231,13 @@ class VllmEngine:
             raise EngineFault(f"the engine refused a task request: {error.message}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EngineFault(f"the engine's answer is not a completion: {error}") from error
-        usage = answer.usage
-        return Completion(answer.choices[0].text, usage.prompt_tokens, usage.completion_tokens)
+        usage, drafts = answer.usage, answer.metrics and answer.metrics.speculative_decoding
+        return Completion(
+            answer.choices[0].text,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.completion_tokens - (drafts.num_accepted_draft_tokens if drafts else 0),
+        )
 
     @asynccontextmanager
     async def completions(

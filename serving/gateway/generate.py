@@ -5,6 +5,7 @@ full answer → check
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,15 @@ RETRY_SECONDS = (0.1, 0.3)
 def _another_may_answer(error: BaseException) -> bool:
     """Return whether another engine behind the same address may succeed."""
     return isinstance(error, EngineUnavailable) and not isinstance(error, EngineSilent)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """An answer and what it took."""
+
+    text: str
+    """The answer as JSON, exactly as rendered by the task."""
+    usage: Usage
 
 
 class Generator:
@@ -57,8 +67,8 @@ class Generator:
 
     async def answer(
         self, task: Task[Any], request: BaseModel, headers: Mapping[str, str], deadline: Deadline
-    ) -> str:
-        """Return the answer to ``request`` as JSON text, exactly as rendered by the task.
+    ) -> Generated:
+        """Return the checked answer to ``request``.
 
         Args:
             task: the requested task; its prerequisite runs first if needed.
@@ -74,7 +84,8 @@ class Generator:
             if (first := task.missing(request)) is not None:
                 before = await self._ask(TASKS[task.prerequisite], first, headers, deadline, usage)
                 request = task.complete(request, before.values)
-            return (await self._ask(task, request, headers, deadline, usage)).text
+            answer = await self._ask(task, request, headers, deadline, usage)
+        return Generated(answer.text, usage)
 
     async def _ask(
         self,
@@ -100,7 +111,7 @@ class Generator:
                 ),
             )
         self._readiness.progressed()
-        usage.add(completion.prompt_tokens, completion.completion_tokens)
+        usage.add(completion)
         self._metrics.tokens.labels(task.name, "in").inc(completion.prompt_tokens)
         self._metrics.tokens.labels(task.name, "out").inc(completion.completion_tokens)
         with self._telemetry.stage("check", task.name):

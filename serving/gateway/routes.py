@@ -23,6 +23,7 @@ from serving.gateway.formats import JSON, choose, forms_of
 from serving.gateway.generate import Generator
 from serving.gateway.head import Head
 from serving.gateway.metrics import Metrics
+from serving.gateway.page import add_page
 from serving.gateway.protocol import Gate
 from serving.gateway.readiness import Readiness
 from serving.gateway.relay import Relay
@@ -32,6 +33,8 @@ from serving.tasks.base import Calculation, Task
 from serving.tasks.registry import CALCULATIONS, TASKS
 
 PATH = "/gen/routine/{task}"
+TOKENS, PASSES = "x-completion-tokens", "x-forward-passes"
+"""Headers of an answer: how many tokens the model wrote, in how many passes."""
 REFERENCE = "#/components/schemas/{model}"
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {
@@ -104,6 +107,7 @@ def routes(
         _add_calculation(router, calculation)
     _add_openai(router, engine, relay, Chat(settings.task_timeout_seconds, generator))
     _add_operations(router, readiness, metrics)
+    add_page(router)
     return router
 
 
@@ -147,7 +151,11 @@ def _add_task(
         deadline = exchange.head.deadline(timeout_seconds)
         asked = validated(task.request, await exchange.body())
         render = choose(request, forms)
-        return render(await generator.answer(task, asked, exchange.headers, deadline))
+        generated = await generator.answer(task, asked, exchange.headers, deadline)
+        response = render(generated.text)
+        response.headers[TOKENS] = str(generated.usage.completion_tokens)
+        response.headers[PASSES] = str(generated.usage.passes)
+        return response
 
     parameters = [p for form in forms.values() if form for p in form.parameters]
     _add_routine(

@@ -98,7 +98,7 @@ class FakeEngine:
             text = legal(regex, self.base_seed) if self.base_text is None else self.base_text
         else:
             text = legal(regex) if self.text is None else self.text
-        return Completion(text, 80, 23)
+        return Completion(text, 80, 23, 3)
 
     async def steps(self) -> float:
         self._fail()

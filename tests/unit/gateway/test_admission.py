@@ -262,8 +262,8 @@ async def test_turns_are_of_tokens_and_so_is_the_expected_wait() -> None:
     for _ in range(50):
         for flow, tokens in (("rate", 10), ("month", 40)):
             async with desk.admission.slot(flow, Deadline.after(60)) as usage:
-                usage.add(tokens, 0)
-                usage.add(0, tokens)
+                usage.prompt_tokens += tokens
+                usage.completion_tokens += tokens
     for flow in ("rate", "month") * 100:
         desk.limit.observe(flow, 1.0, is_full=False)
     names = [f"{flow}{number:02}" for number in range(20) for flow in ("rate", "month")]

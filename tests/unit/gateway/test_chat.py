@@ -21,7 +21,9 @@ def body(content: Any, model: str = "rate", **fields: Any) -> dict[str, Any]:
 def test_a_chat_s_answer_is_the_route_s(client: TestClient, task: str) -> None:
     request = good(task)
     answer = client.post(PATH, json=body(json.dumps(request), task)).json()
-    assert set(answer) == {"id", "object", "created", "model", "choices"}
+    assert set(answer) == {"id", "object", "created", "model", "choices", "usage"}
+    used = answer["usage"]
+    assert used["total_tokens"] == used["prompt_tokens"] + used["completion_tokens"] > 0
     (choice,) = answer["choices"]
     assert choice["finish_reason"] == "stop"
     assert choice["message"]["role"] == "assistant"
@@ -29,14 +31,25 @@ def test_a_chat_s_answer_is_the_route_s(client: TestClient, task: str) -> None:
     assert choice["message"]["content"] == routed.text
 
 
+def streamed(client: TestClient, asked: dict[str, Any], **options: object) -> list[Any]:
+    response = client.post(PATH, json={**asked, "stream": True, **options})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *events, done = response.text.removesuffix("\n\n").split("\n\n")
+    assert done == "data: [DONE]"
+    return [json.loads(event.removeprefix("data: ")) for event in events]
+
+
+def test_a_stream_that_is_asked_for_usage_ends_with_it(client: TestClient) -> None:
+    asked = body(json.dumps(GOOD))
+    last = streamed(client, asked, stream_options={"include_usage": True})[-1]
+    assert last["choices"] == []
+    assert last["usage"] == client.post(PATH, json=asked).json()["usage"]
+
+
 def test_a_stream_has_the_same_answer(client: TestClient) -> None:
     asked = body(json.dumps(GOOD))
     whole = client.post(PATH, json=asked).json()["choices"][0]["message"]["content"]
-    response = client.post(PATH, json={**asked, "stream": True})
-    assert response.headers["content-type"].startswith("text/event-stream")
-    *events, done = response.text.removesuffix("\n\n").split("\n\n")
-    chunks = [json.loads(event.removeprefix("data: ")) for event in events]
-    assert done == "data: [DONE]"
+    chunks = streamed(client, asked)
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
     assert len({chunk["id"] for chunk in chunks}) == 1
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]

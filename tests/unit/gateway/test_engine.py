@@ -58,6 +58,17 @@ async def complete(client: VllmEngine, seconds: float = 5, is_callers: bool = Fa
     return await client.complete("rate", "x", 5, "4.", {"x-request-id": "abc"}, deadline)
 
 
+async def test_a_pass_yields_a_token_beyond_the_drafts_it_accepts() -> None:
+    drafts = {"num_accepted_draft_tokens": 17, "num_draft_tokens": 17}
+    told = {
+        "choices": [{"text": "45"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 20},
+        "metrics": {"speculative_decoding": drafts},
+    }
+    async with engine(answering(json=told)) as client:
+        assert (await complete(client)).passes == 3
+
+
 async def test_a_completion_is_asked_for_greedily_under_the_constraint() -> None:
     seen: dict[str, object] = {}
 
@@ -66,7 +77,7 @@ async def test_a_completion_is_asked_for_greedily_under_the_constraint() -> None
         return web.json_response(GOOD)
 
     async with engine(handle) as client:
-        assert await complete(client) == Completion("45", 3, 2)
+        assert await complete(client) == Completion("45", 3, 2, 2)
     assert seen == {
         "model": "rate",
         "prompt": "x",

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 
 from loadtests.bench.upstream import ADAPTER_SEED
 from serving.gateway.errors import EngineTimeout, EngineUnavailable
+from serving.gateway.routes import PASSES, TOKENS
 from serving.gateway.settings import GatewaySettings
 from serving.tasks.profile import PUBLISHED
 from serving.tasks.rate import answer as rate
@@ -27,6 +28,8 @@ def test_a_profile_is_answered_with_the_six_keys(client: TestClient) -> None:
     assert faults(response.json()) == []
     decided = rate.OUTPUT.sample(Random(ADAPTER_SEED))
     assert decided.items() <= response.json().items()
+    assert response.headers[TOKENS] == "23"
+    assert response.headers[PASSES] == "3"
 
 
 def test_the_engine_is_asked_with_prompt_and_forced_head(
