@@ -25,6 +25,7 @@ from serving.gateway.routes import SCHEMAS, gates, routes
 from serving.gateway.server import Drain
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
+from serving.gateway.tools import Tools
 from serving.tasks.registry import TASKS
 from serving.tracing import TraceTarget
 
@@ -75,9 +76,12 @@ def create_app(
         generator = Generator(engine, tasks, readiness, telemetry)
         relay = Relay(settings, engine, completions, readiness, telemetry)
         router = routes(settings, engine, generator, relay, readiness, metrics)
+        tools = Tools(generator, settings.task_timeout_seconds)
+        tools.add_to(router)
         app.router.routes[:0] = router.routes  # ahead of the docs pages: first match wins
         watches = [asyncio.create_task(w) for w in (readiness.watch(), watch_process(metrics))]
-        yield {"gates": gates(settings, generator), "metrics": metrics}
+        async with tools.running():
+            yield {"gates": gates(settings, generator), "metrics": metrics}
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
