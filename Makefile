@@ -167,7 +167,7 @@ ON_CPU := --extra engine-cpu --overrides requirements/overrides-cpu.txt \
 lock: $(VENV)/.serve ## renew requirements/*.txt from pyproject.toml
 	@set -e; \
 	lock() { list=requirements/$$1.txt; $(COMPILE) --output-file $$list "$${@:2}"; sed -i "/== 'never'/d" $$list; }; \
-	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load cluster image test); }; \
+	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load cluster client image test); }; \
 	part() { lock $$2 pyproject.toml --constraint requirements/$$1.txt --extra image --extra "$${@:3}"; }; \
 	all cpu $(ON_CPU); all gpu --extra engine-gpu; \
 	part cpu gateway gateway; part cpu load load; part cpu engine-cpu engine $(ON_CPU); part gpu engine-gpu engine; part gpu ray-gpu cluster; \

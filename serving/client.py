@@ -1,0 +1,284 @@
+"""``routine531``: asks a running service for plans, from a terminal or a script.
+
+Exit codes: 0 if there is an answer, 2 if the request is at fault, 3 if the service is.
+"""
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from serving.tasks.profile import EXPERIENCE, GENDERS, LIFTS, PURPOSE
+from serving.tasks.rate.answer import RATES
+
+BAD_REQUEST, NO_ANSWER = 2, 3
+BUSY = (429, 503)
+TIMEOUT_SECONDS = 120
+"""Longer than the service takes to say that it has no answer."""
+SEXES = {"male": GENDERS[0], "female": GENDERS[1]}
+
+app = typer.Typer(
+    help="Ask a routine-serving for months of 5/3/1.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+def _meanings(codes: dict[int, str]) -> str:
+    return ", ".join(f"{code} {meaning}" for code, meaning in codes.items())
+
+
+Experience = Annotated[int | None, typer.Option(help=_meanings(EXPERIENCE))]
+Sex = Annotated[str | None, typer.Option(help="male or female")]
+Purpose = Annotated[int | None, typer.Option(help=_meanings(PURPOSE))]
+Kilograms = Annotated[float | None, typer.Option(help="1RM in kg")]
+Rates = Annotated[
+    str | None, typer.Option(help="the four rates of a rate answer, such as 55,10,5,50")
+]
+Request = Annotated[
+    Path | None, typer.Option(help="a file with the request as JSON, - for standard input")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print the answer as JSON")]
+
+
+@dataclass(frozen=True)
+class Service:
+    """The service that is asked; how, is told before the command."""
+
+    url: str
+    key: str | None
+    wait: float
+    """Seconds to try again as long as it is busy."""
+
+    def ask(self, route: str, body: dict[str, Any], accept: str = "application/json") -> str:
+        """Return the answer; end the program if there is none."""
+        deadline = time.monotonic() + self.wait
+        url, headers = f"{self.url.rstrip('/')}/gen/routine/{route}", {"accept": accept}
+        if self.key:
+            headers["authorization"] = f"Bearer {self.key}"
+        while True:
+            try:
+                response = httpx.post(url, json=body, headers=headers, timeout=TIMEOUT_SECONDS)
+            except httpx.InvalidURL as error:
+                raise _ended(f"--url cannot be {self.url!r}: {error}", BAD_REQUEST) from error
+            except httpx.HTTPError as error:
+                raise _ended(f"{self.url} cannot be reached: {error}", NO_ANSWER) from error
+            pause = float(response.headers.get("retry-after", 1))
+            if response.status_code not in BUSY or time.monotonic() + pause > deadline:
+                break
+            time.sleep(pause)
+        if response.is_success:
+            return response.text
+        try:
+            message = response.json()["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            message = f"{response.status_code} {response.reason_phrase}"
+        is_ours = response.is_client_error and response.status_code not in BUSY
+        raise _ended(message, BAD_REQUEST if is_ours else NO_ANSWER)
+
+
+def _ended(message: str, code: int) -> typer.Exit:
+    """Return what ends the program, with a message."""
+    sys.stderr.write(f"routine531: {message}\n")
+    return typer.Exit(code)
+
+
+@app.callback()
+def connect(
+    context: typer.Context,
+    url: Annotated[
+        str, typer.Option(envvar="ROUTINE531_URL", help="address of the service")
+    ] = "http://127.0.0.1:8000",
+    key: Annotated[
+        str | None, typer.Option(envvar="ROUTINE531_KEY", help="sent as a bearer token")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(help="seconds to try again as long as the service is busy")
+    ] = 30,
+) -> None:
+    context.obj = Service(url, key, wait)
+
+
+def _read(request: Path | None) -> dict[str, Any]:
+    """Return the request in a file; nothing if there is none."""
+    if request is None:
+        return {}
+    try:
+        text = sys.stdin.read() if str(request) == "-" else request.read_text(encoding="utf-8")
+        read = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise _ended(f"--request {request}: {error}", BAD_REQUEST) from error
+    if not isinstance(read, dict):
+        raise _ended(f"--request {request} is no JSON object", BAD_REQUEST)
+    return read
+
+
+def _numbers(option: str, text: str | None, names: list[str]) -> dict[str, Any] | None:
+    """Return the numbers of an option by name; None if it was not given."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != len(names) or not all(part.strip().isdecimal() for part in parts):
+        raise _ended(
+            f"{option} cannot be {text!r}; it must be {len(names)} numbers: {', '.join(names)}",
+            BAD_REQUEST,
+        )
+    return {name: int(part) for name, part in zip(names, parts, strict=True)}
+
+
+def _profile(
+    request: Path | None,
+    experience: int | None,
+    sex: str | None,
+    purpose: int | None,
+    weights: tuple[float | None, ...],
+    **others: Any,
+) -> dict[str, Any]:
+    """Return the request in a file, with what the options say put over it."""
+    body, given = _read(request), dict(zip(LIFTS, weights, strict=True))
+    told = {
+        "experience": experience,
+        "gender": SEXES.get(sex, sex) if sex else None,
+        "purpose": purpose,
+        **others,
+    }
+    body |= {name: value for name, value in told.items() if value is not None}
+    if lifts := {lift: kg for lift, kg in given.items() if kg is not None}:
+        before = body.get("rm_weight")
+        body["rm_weight"] = (before if isinstance(before, dict) else {}) | lifts
+    return body
+
+
+@app.command()
+def rate(
+    context: typer.Context,
+    experience: Experience = None,
+    sex: Sex = None,
+    purpose: Purpose = None,
+    bench: Kilograms = None,
+    squat: Kilograms = None,
+    deadlift: Kilograms = None,
+    press: Kilograms = None,
+    request: Request = None,
+    as_json: AsJson = False,
+) -> None:
+    """The four rates of a month, and its percentages."""
+    weights = (bench, squat, deadlift, press)
+    text = context.obj.ask("rate", _profile(request, experience, sex, purpose, weights))
+    if as_json:
+        sys.stdout.write(text + "\n")
+        return
+    answer = json.loads(text)
+    table = Table(title=answer["program"])
+    weeks = [week.splitlines() for week in answer.pop("weekly_weight_increase_plan").split("\n\n")]
+    for week, *_ in weeks:
+        table.add_column(week)
+    for sets in zip(*(week[1:] for week in weeks), strict=True):
+        table.add_row(*sets)
+    Console().print(table)
+    rates = ",".join(str(rate) for rate in answer.values() if isinstance(rate, int))
+    sys.stdout.write(f"--rates {rates}\n")
+
+
+@app.command()
+def month(
+    context: typer.Context,
+    experience: Experience = None,
+    sex: Sex = None,
+    purpose: Purpose = None,
+    bench: Kilograms = None,
+    squat: Kilograms = None,
+    deadlift: Kilograms = None,
+    press: Kilograms = None,
+    days: Annotated[int | None, typer.Option(help="training days a week, 2 to 4")] = None,
+    basis: Annotated[str | None, typer.Option(help="percentages of: 1rm or tm")] = None,
+    bar: Annotated[float | None, typer.Option(help="weight of the bar in kg")] = None,
+    rates: Rates = None,
+    request: Request = None,
+    calendar: Annotated[
+        str | None, typer.Option(help="first training day, YYYY-MM-DD: print iCalendar")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Four weeks of training days, as a table, JSON or a calendar."""
+    weights = (bench, squat, deadlift, press)
+    others = {"days_per_week": days, "basis": basis, "bar": bar, "rates": _rates(rates)}
+    body = _profile(request, experience, sex, purpose, weights, **others)
+    if calendar is not None:
+        route = str(httpx.URL("month", params={"start": calendar}))
+        sys.stdout.write(context.obj.ask(route, body, "text/calendar"))
+    elif as_json:
+        sys.stdout.write(context.obj.ask("month", body) + "\n")
+    else:
+        answer = json.loads(context.obj.ask("month", body))
+        Console().print(*map(_table, answer["weeks"]), *answer["notes"], sep="\n")
+
+
+def _table(week: dict[str, Any]) -> Table:
+    """Return a week as a table, a line a set."""
+    title = f"{week['week']}주차" + ", 디로딩" * week["deload"]
+    table = Table("일", "리프트", "웜업", "본 세트", "보조 운동", title=title, show_lines=True)
+    for day in week["days"]:
+        first = [str(day["day"])]
+        work = [f"{one['name']} {one['sets']}×{one['repetitions']}" for one in day["assistance"]]
+        for main in day["lifts"]:
+            cells = (
+                first,
+                [LIFTS[main["lift"]]],
+                *map(_sets, (main["warm_up"], main["sets"])),
+                work,
+            )
+            table.add_row(*(Text("\n".join(cell)) for cell in cells))
+            first = work = []
+    return table
+
+
+def _sets(sets: list[dict[str, Any]]) -> list[str]:
+    found = []
+    for one in sets:
+        plates = "+".join(f"{kg:g}" for kg in one["plates"]) or "빈 바"
+        side = "빈 바보다 가벼움" if one["below_bar"] else f"[{plates}]"
+        found.append(f"{one['kg']:g} kg × {one['repetitions']}{'+' * one['amrap']} {side}")
+    return found
+
+
+@app.command("next")
+def next_month(
+    context: typer.Context,
+    reached: Annotated[
+        str | None,
+        typer.Option(help="repetitions of week 3's last sets: bench, squat, deadlift, press"),
+    ] = None,
+    experience: Experience = None,
+    sex: Sex = None,
+    purpose: Purpose = None,
+    bench: Kilograms = None,
+    squat: Kilograms = None,
+    deadlift: Kilograms = None,
+    press: Kilograms = None,
+    rates: Rates = None,
+    request: Request = None,
+    as_json: AsJson = False,
+) -> None:
+    """The 1RMs of the next month, from the repetitions reached in this one."""
+    weights = (bench, squat, deadlift, press)
+    others = {"rates": _rates(rates), "repetitions": _numbers("--reached", reached, list(LIFTS))}
+    text = context.obj.ask("next", _profile(request, experience, sex, purpose, weights, **others))
+    if as_json:
+        sys.stdout.write(text + "\n")
+        return
+    table = Table("lift", "kg", "repetitions", "1RM", "next 1RM", "change")
+    for lift, one in json.loads(text)["lifts"].items():
+        cells = (one["kg"], one["repetitions"], one["before"], one["after"], one["change"])
+        table.add_row(LIFTS[lift], *map(str, cells))
+    Console().print(table)
+
+
+def _rates(text: str | None) -> dict[str, Any] | None:
+    return _numbers("--rates", text, list(RATES))
