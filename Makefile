@@ -40,7 +40,7 @@ check: $(VENV)/.installed ## lint, types, unit tests: while you work
 unit: $(VENV)/.installed
 	@$(PYTEST) tests/unit
 
-test: check $(VENV)/.prometheus $(VENV)/.chromium ## everything: also processes, and end to end on the real vLLM
+test: check $(VENV)/.prometheus $(VENV)/.chromium $(VENV)/.clients ## everything: also processes, and end to end on the real vLLM
 	@$(PYTEST) tests/process tests/e2e -m "not slow$(if $(GPU),, and not gpu)"
 
 test-slow: $(VENV)/.installed ## what takes longest: 1,000 answers of each task, byte for byte those of plain decoding
@@ -80,6 +80,12 @@ $(VENV)/.prometheus $(VENV)/.chromium: $(VENV)/.%: $(VENV)/.installed
 		find . -type l -lname '/usr/*' -exec sh -c 'ln -sfn "$$PWD$$(readlink "$$1")" "$$1"' - {} \; || \
 		echo "$* cannot be had here (no Debian package): its tests are skipped"; fi
 	@if command -v $* >/dev/null || test -x $(VENV)/debian/usr/bin/$*; then touch $@; fi
+
+# Their pins and ours differ.
+$(VENV)/.clients: requirements/clients.txt $(VENV)/.installed
+	@$(BIN)/uv venv --quiet --clear $(VENV)/clients
+	@$(BIN)/uv pip install --quiet --python $(VENV)/clients --requirement requirements/clients.txt
+	@touch $@
 
 documents: $(VENV)/.installed ## write the table of metrics and the operator's rules
 	@$(BIN)/python -m deploy.documents
@@ -169,7 +175,7 @@ lock: $(VENV)/.serve ## renew requirements/*.txt from pyproject.toml
 	lock() { list=requirements/$$1.txt; $(COMPILE) --output-file $$list "$${@:2}"; sed -i "/== 'never'/d" $$list; }; \
 	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load cluster client image test); }; \
 	part() { lock $$2 pyproject.toml --constraint requirements/$$1.txt --extra image --extra "$${@:3}"; }; \
-	all cpu $(ON_CPU); all gpu --extra engine-gpu; \
+	all cpu $(ON_CPU); all gpu --extra engine-gpu; lock clients --group clients; \
 	part cpu gateway gateway; part cpu load load; part cpu engine-cpu engine $(ON_CPU); part gpu engine-gpu engine; part gpu ray-gpu cluster; \
 	without() { grep --invert-match --line-regexp --fixed-strings --file $$2 requirements/$$1.txt > $(VENV)/rest.txt; \
 		mv $(VENV)/rest.txt requirements/$$1.txt; }; \

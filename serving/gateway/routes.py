@@ -26,7 +26,7 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.page import add_page
 from serving.gateway.protocol import Gate
 from serving.gateway.readiness import Readiness
-from serving.gateway.relay import Relay
+from serving.gateway.relay import STREAM, Relay
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.validation import validated
 from serving.tasks.base import Calculation, Task
@@ -298,7 +298,7 @@ def _add_openai(router: APIRouter, engine: Engine, relay: Relay, chat: Chat) -> 
         "/v1/completions",
         tags=["openai"],
         summary="OpenAI 호환 텍스트 완성 (스트리밍 가능)",
-        responses=_errors(400, 404, 413, 415, 422, 429, 502, 503, 504),
+        responses=_STREAMED | _errors(400, 404, 413, 415, 422, 429, 502, 503, 504),
         openapi_extra={"parameters": [_TIMEOUT_PARAMETER], "requestBody": _COMPLETION_BODY},
     )
     async def completions(request: Request) -> Response:
@@ -309,13 +309,14 @@ def _add_openai(router: APIRouter, engine: Engine, relay: Relay, chat: Chat) -> 
         tags=["openai"],
         summary="작업을 채팅으로: 마지막 user 메시지에 요청(JSON), 답은 JSON",
         name="chat",
-        responses=_errors(400, 404, 413, 415, 422, 429, 502, 503, 504),
+        responses=_STREAMED | _errors(400, 404, 413, 415, 422, 429, 502, 503, 504),
         openapi_extra={"parameters": [_TIMEOUT_PARAMETER], "requestBody": _CHAT_BODY},
     )
     async def chat_completions(request: Request) -> Response:
         return await chat.answer(exchange_of(request))
 
 
+_STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {JSON: {}, STREAM: {}}}}
 _TIMEOUT_PARAMETER = {
     "name": TIMEOUT,
     "in": "header",
