@@ -1,11 +1,14 @@
 """Generate the files derived from code and rules: ``make documents``.
 
-These are the tables of variables and metrics, and the Prometheus operator's copy of the rules. All
-are committed; a test fails if they differ from this module's output.
+These are the tables of variables and metrics, the API document, and the Prometheus operator's copy
+of the rules. All are committed; a test fails if they differ from this module's output.
 """
 
+import asyncio
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic_settings import BaseSettings
@@ -14,6 +17,7 @@ from tabulate import tabulate
 from deploy.observability.prometheus import MonitorSettings
 from deploy.ray.cluster import ClusterSettings
 from serving.engine.settings import EngineSettings
+from serving.gateway.app import create_app
 from serving.gateway.metrics import Metrics
 from serving.gateway.settings import GatewaySettings
 from serving.metrics import Described
@@ -23,6 +27,7 @@ from serving.vllm_plugin.metrics import DrafterMetrics
 
 HERE = Path(__file__).parent
 CONFIGURATION = HERE.parent / "docs" / "configuration.md"
+API = HERE.parent / "docs" / "openapi.json"
 METRICS = HERE / "observability" / "metrics.md"
 OPERATOR_RULES = HERE / "kubernetes" / "base" / "rules.yaml"
 
@@ -81,6 +86,17 @@ def configuration_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def api_document() -> str:
+    """Return the gateway's OpenAPI document."""
+
+    async def described() -> dict[str, Any]:
+        app = create_app(GatewaySettings())
+        async with app.router.lifespan_context(app):  # adds the routes
+            return app.openapi()
+
+    return json.dumps(asyncio.run(described()), ensure_ascii=False, indent=1) + "\n"
+
+
 def operator_rules() -> str:
     """Return the recording rules and alerts as a Prometheus operator PrometheusRule."""
     files = sorted((HERE / "observability" / "rules").glob("*.yml"))
@@ -97,6 +113,7 @@ def operator_rules() -> str:
 
 DOCUMENTS = {
     CONFIGURATION: configuration_page,
+    API: api_document,
     METRICS: metrics_page,
     OPERATOR_RULES: operator_rules,
 }
