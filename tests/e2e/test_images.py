@@ -102,6 +102,8 @@ def test_engine_and_gateway_answer(ports: tuple[str, str]) -> None:
     )
     with urllib.request.urlopen(request, timeout=20) as response:
         assert not faults(json.load(response))
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/static/page.js", timeout=20) as file:
+        assert file.status == 200
 
 
 def test_health_checks_tell_well_from_not_there(
