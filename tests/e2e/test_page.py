@@ -156,6 +156,10 @@ def test_the_month_can_be_taken_along(page: Page, stack: Stack, tmp_path: Path) 
     page.click("#python")
     expect(page.locator("#status")).to_have_text("복사했습니다.")
     compile(page.evaluate("navigator.clipboard.readText()"), "copied", "exec")
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.click("#curl")
+    expect(page.locator("#snippet")).to_have_text(copied)
+    expect(page.locator("#status")).to_have_text("")
 
 
 @pytest.mark.parametrize("days", ["2", "3", "4"])

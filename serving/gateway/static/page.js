@@ -122,7 +122,6 @@ function clearProblems() {
 }
 
 function showProblem(problem, place) {
-  find("#status").textContent = "";
   const input = problem.parameter && place.elements[problem.parameter];
   if (input) {
     const id = "error-of-field";
@@ -155,6 +154,7 @@ async function act(button, place, work) {
   try {
     await work();
   } catch (error) {
+    find("#status").textContent = "";
     if (!(error instanceof Problem)) throw error;
     showProblem(error, place);
   } finally {
@@ -182,6 +182,7 @@ function drawPlan() {
   find("#notes").replaceChildren(...month.notes.map((note) => el("li", {}, note)));
   find("#progression").replaceChildren(...plan.progression(month, words()));
   find("#weeks").replaceChildren(...plan.weeks(month, words()));
+  find("#snippet").hidden = true;
   find("#plan").hidden = find("#next").hidden = false;
 }
 
@@ -213,13 +214,16 @@ async function downloadCalendar() {
   const response = await ask(`${MONTH}?start=${start}`, complete(), "text/calendar");
   const link = el("a", { href: URL.createObjectURL(await response.blob()), download: "routine.ics" });
   link.click();
-  URL.revokeObjectURL(link.href);
   find("#status").textContent = "";
 }
 
+// Shows the text as well: there is no clipboard on a page that came without TLS.
 async function copy(text) {
-  await navigator.clipboard.writeText(text);
-  find("#status").textContent = words().copied;
+  const snippet = find("#snippet");
+  snippet.textContent = text;
+  snippet.hidden = false;
+  await navigator.clipboard?.writeText(text);
+  find("#status").textContent = navigator.clipboard ? words().copied : "";
 }
 
 const asCurl = () =>
