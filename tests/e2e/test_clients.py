@@ -47,10 +47,10 @@ def test_a_client_generated_from_the_api_document_works(stack: Stack, tmp_path: 
     run(BIN / "python", SCRIPTS / "generated.py", stack.url, tmp_path, request)
 
 
-def test_schemathesis_finds_nothing(stack: Stack) -> None:
+def test_schemathesis_finds_nothing(stack: Stack, tmp_path: Path) -> None:
     run(
         BIN / "schemathesis", "--config-file", SCRIPTS / "schemathesis.toml", "run",
-        f"{stack.url}/openapi.json",
+        f"{stack.url}/openapi.json", folder=tmp_path,
     )  # fmt: skip
 
 
