@@ -63,8 +63,10 @@ def main() -> None:
         for lift, kg in zip(LIFTS, (80, 100, 120, 50), strict=True):
             page.fill(f"#profile [name='rm_weight.{lift}']", str(kg))
         page.select_option("[name=experience]", "3")
-        page.click("#profile button[type=submit]")
-        page.wait_for_selector("#plan:not([hidden])")
+        for _ in range(2):  # the first answer after a start takes longer
+            page.click("#profile button[type=submit]")
+            page.wait_for_selector("#plan:not([hidden])")
+            page.wait_for_selector("#profile button:not([aria-disabled])")
         page.screenshot(
             path=PICTURE, full_page=True, clip={"x": 0, "y": 0, "width": 1100, "height": 1500}
         )

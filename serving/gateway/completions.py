@@ -19,7 +19,10 @@ CONTEXT = 2048
 """Tokens of polyglot-ko's context: no prompt and no answer is longer."""
 TOKENS_PER_PLACE = 512
 """Tokens of a prompt that count as one more sequence."""
-Prompt = str | list[str] | list[int] | list[list[int]]
+_NotEmpty = Field(min_length=1)
+Text = Annotated[str, _NotEmpty]
+Tokens = Annotated[list[Annotated[int, Field(ge=0)]], _NotEmpty]
+Prompt = Text | Annotated[list[Text], _NotEmpty] | Tokens | Annotated[list[Tokens], _NotEmpty]
 
 
 class CompletionRequest(BaseModel):
@@ -51,18 +54,18 @@ class CompletionRequest(BaseModel):
     structured_outputs: dict[str, Any] | None = Field(
         default=None, description="`json`, `regex`, `choice`, `grammar`, `json_object` 가운데 하나"
     )
-    add_special_tokens: bool | None = None
+    add_special_tokens: bool = True
     allowed_token_ids: list[int] | None = None
-    bad_words: list[str] | None = None
-    ignore_eos: bool | None = None
-    include_stop_str_in_output: bool | None = None
+    bad_words: list[str] = []
+    ignore_eos: bool = False
+    include_stop_str_in_output: bool = False
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] = 0
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
-    skip_special_tokens: bool | None = None
-    spaces_between_special_tokens: bool | None = None
+    skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
     stop_token_ids: list[int] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
@@ -83,7 +86,7 @@ def places(request: CompletionRequest, settings: GatewaySettings) -> int:
         )
     sizes = [_size(prompt) for prompt in _prompts(request.prompt)]
     sequences, most = request.n * len(sizes), settings.max_completion_sequences
-    if not 0 < sequences <= most:
+    if sequences > most:
         raise InvalidRequest(f"prompts times n is {sequences}; it must be from 1 to {most}", "n")
     written = sequences * (CONTEXT if request.max_tokens is None else request.max_tokens)
     tokens, most = sum(sizes) + written, settings.max_completion_tokens
@@ -98,7 +101,7 @@ def places(request: CompletionRequest, settings: GatewaySettings) -> int:
 
 def _prompts(prompt: Prompt) -> Sequence[str | list[int]]:
     """Return the prompts of a request, each a text or a list of tokens."""
-    is_one = isinstance(prompt, str) or (prompt and isinstance(prompt[0], int))
+    is_one = isinstance(prompt, str) or isinstance(prompt[0], int)
     return [prompt] if is_one else prompt  # type: ignore[list-item, return-value]
 
 

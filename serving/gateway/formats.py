@@ -37,14 +37,18 @@ def choose(request: Request, forms: Mapping[str, Form | None]) -> Renderer:
     chosen = _best(offered, ",".join(request.headers.getlist("accept")))
     if not chosen:
         raise NotAcceptable(f"this route answers {' or '.join(offered)}; set accept to one of them")
-    form = forms[chosen]
-    if form is None:
-        return lambda text: Response(text, media_type=JSON)
+    form, query = forms[chosen], request.query_params
     try:
-        make = form.prepare(request.query_params)
+        prepared = {
+            media_type: one.prepare(query)
+            for media_type, one in forms.items()
+            if one and (one is form or any(each["name"] in query for each in one.parameters))
+        }  # what is given is checked, needed or not
     except QueryError as error:
         raise InvalidRequest(str(error), error.parameter) from error
-    headers = {}
+    if form is None:
+        return lambda text: Response(text, media_type=JSON)
+    make, headers = prepared[chosen], {}
     if form.file_name:
         headers["content-disposition"] = f'attachment; filename="{form.file_name}"'
     return lambda text: Response(make(text), headers=headers, media_type=chosen)

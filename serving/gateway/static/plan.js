@@ -5,9 +5,9 @@ import { LIFTS } from "./words.js";
 
 const repetitions = (set) => `${set.repetitions}${set.amrap ? "+" : ""}`;
 
-// The sets of a lift in a week.
+// The sets of a lift in a week; none if it is not trained.
 const setsOf = (week, lift) =>
-  week.days.flatMap((day) => day.lifts).find((main) => main.lift === lift).sets;
+  week.days.flatMap((day) => day.lifts).find((main) => main.lift === lift)?.sets ?? [];
 
 export function progression(month, words) {
   return [chart(month, words), el("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: words.weights }, table(month, words))];
@@ -15,7 +15,7 @@ export function progression(month, words) {
 
 function chart(month, words) {
   const weeks = month.weeks.map((week) => {
-    const bars = setsOf(week, LIFTS[0]).map(({ percent }) => {
+    const bars = week.days[0].lifts[0].sets.map(({ percent }) => {
       const bar = el("li", {}, `${percent}`);
       bar.style.blockSize = `${percent}%`;
       return bar;

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import uvicorn
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from loadtests.service import free_port
 from serving.gateway.app import create_app
+from serving.gateway.completions import CompletionRequest
 from serving.gateway.errors import EngineRefused
 from serving.gateway.settings import GatewaySettings
 from tests.kit.waiting import wait_for
@@ -62,7 +64,6 @@ def test_what_the_limits_allow_passes(
         ({"n": 5}, 422, "n", "prompts times n is 5; it must be from 1 to 4"),
         ({"prompt": ["a"] * 3, "n": 2}, 422, "n", "is 6; it must be from 1 to 4"),
         ({"prompt": [[1]] * 5}, 422, "n", "from 1 to 4"),
-        ({"prompt": []}, 422, "n", "prompts times n is 0"),
         ({"max_tokens": 4096}, 422, "max_tokens", "take 4097 tokens"),
         ({"max_tokens": 2048, "n": 2}, 422, "max_tokens", "must be at most 4096"),
         ({"max_tokens": None, "n": 2}, 422, "max_tokens", "must be at most 4096"),
@@ -70,6 +71,11 @@ def test_what_the_limits_allow_passes(
         ({"prompt": [[1] * 300] * 4, "max_tokens": 800}, 422, "max_tokens", "take 4400 tokens"),
         ({"prompt": [{}] * 2}, 422, "prompt", "a text or a list of texts or a list of integers"),
         ({"prompt": None}, 422, "prompt", "a text or"),
+        ({"prompt": ""}, 422, "prompt", 'prompt cannot be ""; it must be a text'),
+        ({"prompt": []}, 422, "prompt", "a text or"),
+        ({"prompt": ["x", ""]}, 422, "prompt", "a text or"),
+        ({"prompt": [[1], []]}, 422, "prompt", "a text or"),
+        ({"prompt": [-1]}, 422, "prompt", "a text or"),
         ({"temperature": "hot"}, 422, "temperature", "a number from 0 to 2"),
         ({"temperature": 2.5}, 422, "temperature", "a number from 0 to 2"),
         ({"top_p": 0}, 422, "top_p", "a number above 0, at most 1"),
@@ -107,6 +113,18 @@ def test_what_harms_others_or_means_nothing_is_refused(
     assert (response.status_code, error["param"]) == (status, param)
     assert words in error["message"]
     assert engine.bodies == []
+
+
+@pytest.mark.parametrize("field", CompletionRequest.model_fields)
+def test_null_is_refused_where_the_engine_refuses_it(field: str) -> None:
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest as Theirs
+
+    body = {"model": "rate", "prompt": "x", field: None}
+    try:
+        CompletionRequest.model_validate(body)
+    except ValidationError:
+        return
+    assert Theirs.model_validate(body).to_sampling_params(16)
 
 
 @pytest.mark.parametrize(

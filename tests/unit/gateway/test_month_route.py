@@ -169,6 +169,9 @@ def test_a_calendar_needs_a_date(
     assert response.status_code == 422
     assert response.json()["error"]["param"] == "start"
     assert words in response.json()["error"]["message"]
+    for accept in ("application/json", "text/markdown") if query else ():
+        also = client.post(f"{MONTH}{query}", json=GOOD_MONTH, headers={"accept": accept})
+        assert also.json() == response.json()
     assert len(engine.calls) == asked
 
 
