@@ -93,7 +93,7 @@ def test_a_profile_s_month_is_on_the_page_with_kilograms_and_plates(
     told = page.inner_text("#status")
     milliseconds, passes, tokens = map(int, re.findall(r"\d+", told))
     assert 0 < milliseconds < 60_000
-    assert 4 < passes < tokens
+    assert 0 < passes < tokens
 
 
 def test_a_maximum_is_estimated_from_a_set(page: Page) -> None:
