@@ -43,7 +43,7 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     passes: int
-    """Forward passes that generated them. Each yields a token beyond the drafts it accepts."""
+    """Forward passes that generated them."""
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -72,7 +72,16 @@ class _Usage(msgspec.Struct):
 
 
 class _Drafts(msgspec.Struct):
+    """What became of the drafts for one request."""
+
+    num_spec_steps: int
     num_accepted_draft_tokens: int
+
+    def passes(self, tokens: int) -> int:
+        """Return the forward passes that generated ``tokens``: each yields a token beyond the
+        drafts it accepts, but for the last if the end was drafted. Then the first pass and those
+        with a draft are counted, which is one too few if another had none."""
+        return max(tokens - self.num_accepted_draft_tokens, 1 + self.num_spec_steps)
 
 
 class _Metrics(msgspec.Struct):
@@ -232,12 +241,9 @@ class VllmEngine:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EngineFault(f"the engine's answer is not a completion: {error}") from error
         usage, drafts = answer.usage, answer.metrics and answer.metrics.speculative_decoding
-        return Completion(
-            answer.choices[0].text,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.completion_tokens - (drafts.num_accepted_draft_tokens if drafts else 0),
-        )
+        tokens = usage.completion_tokens
+        passes = drafts.passes(tokens) if drafts else tokens
+        return Completion(answer.choices[0].text, usage.prompt_tokens, tokens, passes)
 
     @asynccontextmanager
     async def completions(

@@ -58,15 +58,19 @@ async def complete(client: VllmEngine, seconds: float = 5, is_callers: bool = Fa
     return await client.complete("rate", "x", 5, "4.", {"x-request-id": "abc"}, deadline)
 
 
-async def test_a_pass_yields_a_token_beyond_the_drafts_it_accepts() -> None:
-    drafts = {"num_accepted_draft_tokens": 17, "num_draft_tokens": 17}
+@pytest.mark.parametrize(("accepted", "steps", "passes"), [(17, 2, 3), (18, 2, 3), (10, 2, 10)])
+async def test_a_pass_yields_a_token_beyond_the_drafts_it_accepts(
+    accepted: int, steps: int, passes: int
+) -> None:
+    """The last does not if the end was drafted; some have no draft."""
+    drafts = {"num_accepted_draft_tokens": accepted, "num_spec_steps": steps}
     told = {
         "choices": [{"text": "45"}],
         "usage": {"prompt_tokens": 3, "completion_tokens": 20},
         "metrics": {"speculative_decoding": drafts},
     }
     async with engine(answering(json=told)) as client:
-        assert (await complete(client)).passes == 3
+        assert (await complete(client)).passes == passes
 
 
 async def test_a_completion_is_asked_for_greedily_under_the_constraint() -> None:
