@@ -6,7 +6,10 @@ Exit codes: 0 if there is an answer, 2 if the request is at fault, 3 if the serv
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from inspect import Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -132,32 +135,12 @@ def _numbers(option: str, text: str | None, names: list[str]) -> dict[str, Any] 
     return {name: int(part) for name, part in zip(names, parts, strict=True)}
 
 
+def _put(body: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    """Return ``body`` with what was told put over it."""
+    return body | {name: value for name, value in told.items() if value is not None}
+
+
 def _profile(
-    request: Path | None,
-    experience: int | None,
-    sex: str | None,
-    purpose: int | None,
-    weights: tuple[float | None, ...],
-    **others: Any,
-) -> dict[str, Any]:
-    """Return the request in a file, with what the options say put over it."""
-    body, given = _read(request), dict(zip(LIFTS, weights, strict=True))
-    told = {
-        "experience": experience,
-        "gender": SEXES.get(sex, sex) if sex else None,
-        "purpose": purpose,
-        **others,
-    }
-    body |= {name: value for name, value in told.items() if value is not None}
-    if lifts := {lift: kg for lift, kg in given.items() if kg is not None}:
-        before = body.get("rm_weight")
-        body["rm_weight"] = (before if isinstance(before, dict) else {}) | lifts
-    return body
-
-
-@app.command()
-def rate(
-    context: typer.Context,
     experience: Experience = None,
     sex: Sex = None,
     purpose: Purpose = None,
@@ -166,11 +149,40 @@ def rate(
     deadlift: Kilograms = None,
     press: Kilograms = None,
     request: Request = None,
+) -> dict[str, Any]:
+    """Return the request in a file, with what the options say put over it."""
+    sex = SEXES.get(sex, sex) if sex else None
+    body = _read(request)
+    body = _put(body, {"experience": experience, "gender": sex, "purpose": purpose})
+    given = dict(zip(LIFTS, (bench, squat, deadlift, press), strict=True))
+    before = body.get("rm_weight")
+    weights = _put(before if isinstance(before, dict) else {}, given)
+    return _put(body, {"rm_weight": weights or None})
+
+
+def _asking(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of ``_profile``, and the request they make as its ``body``."""
+    shared = signature(_profile).parameters.values()
+    context, _, *own = signature(command).parameters.values()
+
+    @wraps(command)
+    def asking(context: typer.Context, **given: Any) -> None:
+        body = _profile(**{option.name: given.pop(option.name) for option in shared})
+        command(context, body, **given)
+
+    setattr(asking, "__signature__", Signature([context, *shared, *own]))  # noqa: B010
+    return asking
+
+
+@app.command()
+@_asking
+def rate(
+    context: typer.Context,
+    body: dict[str, Any],
     as_json: AsJson = False,
 ) -> None:
     """The four rates of a month, and its percentages."""
-    weights = (bench, squat, deadlift, press)
-    text = context.obj.ask("rate", _profile(request, experience, sex, purpose, weights))
+    text = context.obj.ask("rate", body)
     if as_json:
         sys.stdout.write(text + "\n")
         return
@@ -187,29 +199,22 @@ def rate(
 
 
 @app.command()
+@_asking
 def month(
     context: typer.Context,
-    experience: Experience = None,
-    sex: Sex = None,
-    purpose: Purpose = None,
-    bench: Kilograms = None,
-    squat: Kilograms = None,
-    deadlift: Kilograms = None,
-    press: Kilograms = None,
+    body: dict[str, Any],
     days: Annotated[int | None, typer.Option(help="training days a week, 2 to 4")] = None,
     basis: Annotated[str | None, typer.Option(help="percentages of: 1rm or tm")] = None,
     bar: Annotated[float | None, typer.Option(help="weight of the bar in kg")] = None,
     rates: Rates = None,
-    request: Request = None,
     calendar: Annotated[
         str | None, typer.Option(help="first training day, YYYY-MM-DD: print iCalendar")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Four weeks of training days, as a table, JSON or a calendar."""
-    weights = (bench, squat, deadlift, press)
     others = {"days_per_week": days, "basis": basis, "bar": bar, "rates": _rates(rates)}
-    body = _profile(request, experience, sex, purpose, weights, **others)
+    body = _put(body, others)
     if calendar is not None:
         route = str(httpx.URL("month", params={"start": calendar}))
         sys.stdout.write(context.obj.ask(route, body, "text/calendar"))
@@ -249,27 +254,20 @@ def _sets(sets: list[dict[str, Any]]) -> list[str]:
 
 
 @app.command("next")
+@_asking
 def next_month(
     context: typer.Context,
+    body: dict[str, Any],
     reached: Annotated[
         str | None,
         typer.Option(help="repetitions of week 3's last sets: bench, squat, deadlift, press"),
     ] = None,
-    experience: Experience = None,
-    sex: Sex = None,
-    purpose: Purpose = None,
-    bench: Kilograms = None,
-    squat: Kilograms = None,
-    deadlift: Kilograms = None,
-    press: Kilograms = None,
     rates: Rates = None,
-    request: Request = None,
     as_json: AsJson = False,
 ) -> None:
     """The 1RMs of the next month, from the repetitions reached in this one."""
-    weights = (bench, squat, deadlift, press)
     others = {"rates": _rates(rates), "repetitions": _numbers("--reached", reached, list(LIFTS))}
-    text = context.obj.ask("next", _profile(request, experience, sex, purpose, weights, **others))
+    text = context.obj.ask("next", _put(body, others))
     if as_json:
         sys.stdout.write(text + "\n")
         return

@@ -78,13 +78,7 @@ def arguments(
         "--generation-config": "vllm",
     }
     if settings.engine_drafter == "on":
-        options["--per-request-spec-decode-metrics"] = "summary"  # forward passes an answer took
-        drafter = {
-            "method": "custom_class",
-            "model": DRAFTER,
-            "num_speculative_tokens": settings.engine_draft_tokens,
-        }
-        options["--speculative-config"] = json.dumps(drafter)
+        options |= _drafting(settings)
     if traces:
         options["--otlp-traces-endpoint"] = traces.endpoint
     if machine.gpu:
@@ -96,6 +90,18 @@ def arguments(
     for name, value in options.items():
         command += [name, str(value)]
     return command
+
+
+def _drafting(settings: EngineSettings) -> dict[str, str]:
+    drafter = {
+        "method": "custom_class",
+        "model": DRAFTER,
+        "num_speculative_tokens": settings.engine_draft_tokens,
+    }
+    return {
+        "--speculative-config": json.dumps(drafter),
+        "--per-request-spec-decode-metrics": "summary",  # the forward passes that an answer took
+    }
 
 
 def environment(

@@ -57,6 +57,7 @@ class Tools:
             on_call_tool=self._call,
         )
         self._manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True)
+        self._listed = ListToolsResult(tools=[_tool(served) for served in TOOLS.values()])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -74,7 +75,7 @@ class Tools:
     async def _list(
         self, context: ServerRequestContext[Any], params: PaginatedRequestParams | None
     ) -> ListToolsResult:
-        return ListToolsResult(tools=[_tool(served) for served in TOOLS.values()])
+        return self._listed
 
     async def _call(
         self, context: ServerRequestContext[Any], params: CallToolRequestParams

@@ -10,23 +10,24 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from deploy.browser import HINT, chromium
+from deploy.browser import WEIGHTS, chromium, fill, submit
 from loadtests.service import own_ports, served
 from serving.gateway.errors import Overloaded
+from serving.process import StartError
 from serving.tasks.profile import EXPERIENCE, LIFTS, PURPOSE
 from tests.kit.stack import Stack
 
-WEIGHTS = {"bench_press": 80, "squat": 100, "dead_lift": 120, "over_head_press": 50}
 MONTH = "gen/routine/month"
 FIRST_LOAD_BYTES, FIRST_LOAD_SECONDS = 100_000, 0.3
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        if found is None:
-            pytest.skip(HINT)
-        yield found
+    try:
+        with chromium() as found:
+            yield found
+    except StartError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture
@@ -43,15 +44,6 @@ def page(browser: Browser, stack: Stack) -> Iterator[Page]:
     yield opened
     context.close()
     assert complaints == []
-
-
-def fill(page: Page, **weights: object) -> None:
-    for lift, kg in (WEIGHTS | weights).items():
-        page.fill(f"#profile [name='rm_weight.{lift}']", str(kg))
-
-
-def submit(page: Page) -> None:
-    page.click("#profile button[type=submit]")
 
 
 def planned(page: Page, **weights: object) -> None:

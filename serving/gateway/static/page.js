@@ -35,10 +35,7 @@ function drawForm() {
     const values = { genders: GENDERS, bases: ["1rm", "tm"] }[select.dataset.choices];
     choices(select, texts, values ?? texts.map((_, n) => n + 1));
   }
-  for (const lift of LIFTS) {
-    find(`[data-lift="${lift}"]`).textContent = words().lifts[lift];
-    find(`[data-reached="${lift}"]`).textContent = words().lifts[lift];
-  }
+  for (const place of findAll("[data-lift]")) place.textContent = words().lifts[place.dataset.lift];
   find("#language").lang = language === "ko" ? "en" : "ko";
 }
 
@@ -57,7 +54,7 @@ function buildLifts() {
     row.setAttribute("aria-labelledby", `lift-${lift}`);
     find("#maxima").append(row);
     const reached = el("input", { name: `repetitions.${lift}`, type: "number", inputMode: "numeric" });
-    find("#reached").append(el("label", {}, el("span", { "data-reached": lift }), reached));
+    find("#reached").append(el("label", {}, el("span", { "data-lift": lift }), reached));
   }
 }
 

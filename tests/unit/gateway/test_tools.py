@@ -1,41 +1,31 @@
 """The tools at /mcp, asked by the SDK's own client."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from mcp import Client
 from mcp_types import CallToolResult, TextContent
 from starlette.testclient import TestClient
 
-from loadtests.service import free_port
-from serving.gateway.app import create_app
 from serving.gateway.errors import Overloaded
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.tools import TOOLS
 from serving.tasks.registry import CALCULATIONS, TASKS
 from tests.kit.bad_requests import GOOD, ROUTES, good
-from tests.unit.gateway.fake_engine import FakeEngine, factory
+from tests.unit.gateway.fake_engine import FakeEngine
+from tests.unit.gateway.running import running
 
 
 @asynccontextmanager
-async def tools(engine: FakeEngine, settings: GatewaySettings) -> AsyncIterator[Client]:
-    """A client of the gateway's tools, once it is ready."""
-    ready = asyncio.Event()
-    app = create_app(settings, factory(engine), ready.set)
-    server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_config=None))
-    serving = asyncio.create_task(server.serve())
-    try:
-        await ready.wait()
-        async with Client(f"http://127.0.0.1:{server.config.port}/mcp") as client:
-            yield client
-    finally:
-        server.should_exit = True
-        await serving
+async def tools(settings: GatewaySettings) -> AsyncIterator[tuple[Client, FakeEngine]]:
+    """A client of the gateway's tools, and the engine behind it."""
+    async with running(settings) as (found, _):
+        async with Client(f"{found.url}/mcp") as client:
+            yield client, found.engine
+        found.server.should_exit = True
 
 
 def text_of(result: CallToolResult) -> str:
@@ -45,9 +35,9 @@ def text_of(result: CallToolResult) -> str:
 
 
 async def test_every_task_and_calculation_is_a_tool(
-    engine: FakeEngine, settings: GatewaySettings, client: TestClient
+    settings: GatewaySettings, client: TestClient
 ) -> None:
-    async with tools(engine, settings) as asking:
+    async with tools(settings) as (asking, _):
         listed = (await asking.list_tools()).tools
         assert [tool.name for tool in listed] == list(TOOLS) == [*TASKS, *CALCULATIONS]
         for tool in listed:
@@ -70,16 +60,16 @@ async def test_every_task_and_calculation_is_a_tool(
     ],
 )
 async def test_a_wrong_call_is_told_to_the_model_that_made_it(
-    engine: FakeEngine, settings: GatewaySettings, name: str, arguments: Any, words: str
+    settings: GatewaySettings, name: str, arguments: Any, words: str
 ) -> None:
-    async with tools(engine, settings) as asking:
+    async with tools(settings) as (asking, _):
         result = await asking.call_tool(name, arguments)
     assert result.is_error
     assert text_of(result).startswith(words)
 
 
-async def test_an_engine_s_error_is_told_too(engine: FakeEngine, settings: GatewaySettings) -> None:
-    async with tools(engine, settings) as asking:
+async def test_an_engine_s_error_is_told_too(settings: GatewaySettings) -> None:
+    async with tools(settings) as (asking, engine):
         engine.error = Overloaded("9 requests are waiting; try again in 7 s", 7)
         result = await asking.call_tool("rate", GOOD)
     assert result.is_error
