@@ -239,7 +239,7 @@ def _table(week: dict[str, Any]) -> Table:
                 *map(_sets, (main["warm_up"], main["sets"])),
                 work,
             )
-            table.add_row(*(Text("\n".join(cell)) for cell in cells))
+            table.add_row(*(Text("\n".join(cell), overflow="fold") for cell in cells))
             first = work = []
     return table
 

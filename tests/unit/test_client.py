@@ -1,6 +1,7 @@
 """The command line client, against the gateway with a fake engine."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -41,8 +42,9 @@ def url(engine: FakeEngine) -> Iterator[str]:
     thread.join()
 
 
-def run(url: str, *arguments: str, text: str | None = None) -> Result:
-    return CliRunner(env={"COLUMNS": "120"}).invoke(app, ["--url", url, *arguments], input=text)
+def run(url: str, *arguments: str, text: str | None = None, columns: int = 120) -> Result:
+    runner = CliRunner(env={"COLUMNS": str(columns)})
+    return runner.invoke(app, ["--url", url, *arguments], input=text)
 
 
 def test_options_and_a_file_ask_the_same(url: str, tmp_path: Path) -> None:
@@ -86,6 +88,18 @@ def test_tables_are_for_people(url: str) -> None:
     assert "27" in after.stdout and "reset" in after.stdout
     answer = run(url, "next", "--json", "--request", "-", text=json.dumps(good("next")))
     assert set(json.loads(answer.stdout)) == {"profile", "lifts"}
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_nothing_is_left_out_on_a_narrow_terminal(url: str, columns: int) -> None:
+    shown = run(url, "month", *PROFILE, "--days=3", columns=columns).stdout
+    assert "…" not in shown
+    whole = json.loads(run(url, "month", *PROFILE, "--days=3", "--json").stdout)
+    names = [
+        one["name"] for week in whole["weeks"] for day in week["days"] for one in day["assistance"]
+    ]
+    letters = Counter("".join(names).replace(" ", ""))
+    assert letters <= Counter(shown)
 
 
 @pytest.mark.parametrize(
