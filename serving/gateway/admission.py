@@ -8,7 +8,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -62,12 +62,19 @@ class Admission:
         limit: how much may be at the engine at once.
         max_queue_seconds: longest expected wait; requests that would wait longer are refused.
         telemetry: receives queue metrics.
+        first: shares that go before this one. While one of them is in use, this one has a single
+            place, so that it goes on, and sees when they are free again.
     """
 
     def __init__(
-        self, pool: str, limit: Limit, max_queue_seconds: float, telemetry: Telemetry
+        self,
+        pool: str,
+        limit: Limit,
+        max_queue_seconds: float,
+        telemetry: Telemetry,
+        first: Sequence["Admission"] = (),
     ) -> None:
-        self._limit, self._max_queue_seconds = limit, max_queue_seconds
+        self._limit, self._max_queue_seconds, self._first = limit, max_queue_seconds, first
         self._queue: FairQueue[_Waiter] = FairQueue()
         self._taken = 0
         self._costs = Means()
@@ -87,21 +94,33 @@ class Admission:
         """Whether a request that takes one place would not wait."""
         return not self._queue and self._has_room(1)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anything is at the engine or waits for it."""
+        return self._taken > 0
+
     @asynccontextmanager
-    async def slot(self, flow: str, deadline: Deadline, weight: int = 1) -> AsyncIterator[Usage]:
+    async def slot(
+        self, flow: str, deadline: Deadline | None, weight: int = 1
+    ) -> AsyncIterator[Usage]:
         """Wait for a place at the engine and hold it; yield where to tell the tokens it takes.
 
         Args:
             flow: whose turn it is, the requested adapter; a metric label.
-            deadline: of the request.
+            deadline: of the request; None if it may wait as long as it takes. Nobody then waits
+                for it, and its wait is not measured.
             weight: places it takes.
 
         Raises:
             Overloaded: on entry, if it cannot be answered in time.
             InvalidRequest: on entry, if the caller's deadline can never be met.
         """
-        self.refuse_late(flow, deadline)
-        await self._enter(flow, deadline, weight)
+        if deadline:
+            self.refuse_late(flow, deadline)
+            with self._telemetry.stage("queue", flow):
+                await self._enter(flow, deadline, weight)
+        else:
+            await self._enter(flow, None, weight)
         start, usage = time.perf_counter(), Usage()
         try:
             yield usage
@@ -112,21 +131,20 @@ class Admission:
         finally:
             self._leave(weight)
 
-    async def _enter(self, flow: str, deadline: Deadline, weight: int) -> None:
-        with self._telemetry.stage("queue", flow):
-            if self.is_free and self._has_room(weight):
-                self._taken += weight
-            else:
-                await self._turn(flow, deadline, weight)
+    async def _enter(self, flow: str, deadline: Deadline | None, weight: int) -> None:
+        if self.is_free and self._has_room(weight):
+            self._taken += weight
+        else:
+            await self._turn(flow, deadline, weight)
         self._admissions.labels(flow, "admitted").inc()
 
-    async def _turn(self, flow: str, deadline: Deadline, weight: int) -> None:
+    async def _turn(self, flow: str, deadline: Deadline | None, weight: int) -> None:
         """Wait in the queue until a place has been taken."""
         waiter, outcome = _Waiter(weight), "cancelled"
         self._queue.push(flow, waiter, weight * self._cost(flow))
         self._admit()
         try:
-            async with asyncio.timeout_at(deadline.at):
+            async with asyncio.timeout_at(deadline.at if deadline else None):
                 await waiter.admitted
             outcome = "admitted"
         except TimeoutError as error:
@@ -174,7 +192,8 @@ class Admission:
         return before * turn / self._limit.value
 
     def _has_room(self, weight: int) -> bool:
-        return not self._taken or self._taken + weight <= self._limit.value
+        most = 1 if any(share.is_used for share in self._first) else self._limit.value
+        return not self._taken or self._taken + weight <= most
 
     def _cost(self, flow: str) -> float:
         return self._costs.get(flow, 1.0)

@@ -1,6 +1,7 @@
 """Application factory: builds the FastAPI application from settings."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,11 +12,12 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from serving.gateway.admission import Admission
-from serving.gateway.engine import Engine, VllmEngine
+from serving.gateway.batch import Batches, batch_limit
+from serving.gateway.engine import BATCH_PRIORITY, TASK_PRIORITY, Engine, VllmEngine
 from serving.gateway.errors import RouteError
 from serving.gateway.generate import Generator
 from serving.gateway.limit import AdaptiveLimit, Limit
-from serving.gateway.metrics import COMPLETION_POOL, TASK_POOL, Metrics
+from serving.gateway.metrics import BATCH_POOL, COMPLETION_POOL, TASK_POOL, Metrics
 from serving.gateway.middleware import RequestMiddleware
 from serving.gateway.process import watch_process
 from serving.gateway.protocol import State
@@ -66,22 +68,26 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         engine = engine_factory(settings)
         readiness = Readiness(engine, settings, drain, metrics, on_ready)
-        tasks, completions = (
-            Admission(pool, limit, settings.max_queue_seconds, telemetry)
-            for pool, limit in (
-                (TASK_POOL, AdaptiveLimit(settings.max_in_flight)),
-                (COMPLETION_POOL, Limit(settings.max_completions_in_flight)),
-            )
+        longest_wait, most = settings.max_queue_seconds, settings.max_in_flight
+        completing = Limit(settings.max_completions_in_flight)
+        tasks = Admission(TASK_POOL, AdaptiveLimit(most), longest_wait, telemetry)
+        completions = Admission(COMPLETION_POOL, completing, longest_wait, telemetry)
+        batch = Admission(
+            BATCH_POOL, batch_limit(most), math.inf, telemetry, first=(tasks, completions)
         )
-        generator = Generator(engine, tasks, readiness, telemetry)
+        generator, batch_generator = (
+            Generator(engine, share, readiness, telemetry, settings.task_timeout_seconds, priority)
+            for share, priority in ((tasks, TASK_PRIORITY), (batch, BATCH_PRIORITY))
+        )
+        batches = Batches(batch_generator, readiness, most)
         relay = Relay(settings, engine, completions, readiness, telemetry)
-        router = routes(settings, engine, generator, relay, readiness, metrics)
-        tools = Tools(generator, settings.task_timeout_seconds)
+        router = routes(engine, generator, batches, relay, readiness, metrics)
+        tools = Tools(generator)
         tools.add_to(router)
         app.router.routes[:0] = router.routes  # ahead of the docs pages: first match wins
         watches = [asyncio.create_task(w) for w in (readiness.watch(), watch_process(metrics))]
         async with tools.running():
-            yield {"gates": gates(settings, generator), "metrics": metrics}
+            yield {"gates": gates(generator), "metrics": metrics}
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)

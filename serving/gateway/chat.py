@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.gateway.errors import ClientError, InvalidRequest, ModelNotFound
 from serving.gateway.exchange import Exchange
-from serving.gateway.generate import Generator
+from serving.gateway.generate import Generated, Generator
 from serving.gateway.relay import STREAM
 from serving.gateway.validation import validated
 from serving.tasks.base import Task
@@ -82,8 +82,8 @@ EXAMPLE = {"model": _TASK.name, "messages": [{"role": "user", "content": _conten
 class Chat:
     """Answers chats with the answers of tasks."""
 
-    def __init__(self, timeout_seconds: float, generator: Generator) -> None:
-        self._timeout_seconds, self._generator = timeout_seconds, generator
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
 
     async def answer(self, exchange: Exchange) -> Response:
         """Return the answer, whole or as a stream of events.
@@ -91,46 +91,45 @@ class Chat:
         Raises:
             GatewayError: ModelNotFound, InvalidRequest, Overloaded, or an engine error.
         """
-        deadline = exchange.head.deadline(self._timeout_seconds)
+        deadline = self._generator.deadline(exchange.head)
         asked = validated(ChatRequest, await exchange.body())
-        if (task := TASKS.get(asked.model)) is None:
-            raise ModelNotFound(asked.model, list(TASKS))
-        request = _request(task, asked.messages)
+        task, request = question(asked)
         generated = await self._generator.answer(task, request, exchange.headers, deadline)
-        usage = {
-            "prompt_tokens": generated.usage.prompt_tokens,
-            "completion_tokens": generated.usage.completion_tokens,
-            "total_tokens": generated.usage.prompt_tokens + generated.usage.completion_tokens,
-        }
-        made = {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "object": "chat.completion.chunk" if asked.stream else "chat.completion",
-            "created": int(time.time()),
-            "model": task.name,
-        }
-        message = {"role": "assistant", "content": generated.text}
-        whole = {"index": 0, "logprobs": None, "finish_reason": "stop"}
+        completion = completed(task, generated)
         if not asked.stream:
-            return JSONResponse(
-                {**made, "choices": [{**whole, "message": message}], "usage": usage}
-            )
-        events: list[dict[str, Any]] = [
-            {"choices": [{**whole, "finish_reason": None, "delta": message}]},
-            {"choices": [{**whole, "delta": {}}]},
-        ]
-        if (asked.stream_options or {}).get("include_usage"):
-            events.append({"choices": [], "usage": usage})
-        return StreamingResponse(_stream([made | event for event in events]), media_type=STREAM)
+            return JSONResponse(completion)
+        return StreamingResponse(_stream(completion, asked), media_type=STREAM)
 
 
-def _request(task: Task[Any], messages: list[Message]) -> BaseModel:
-    """Return the task's request in the last message of the user.
+def completed(task: Task[Any], generated: Generated) -> dict[str, Any]:
+    """Return an answer as OpenAI's chat completion."""
+    message = {"role": "assistant", "content": generated.text}
+    usage = generated.usage
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": task.name,
+        "choices": [{"index": 0, "logprobs": None, "finish_reason": "stop", "message": message}],
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        },
+    }
+
+
+def question(asked: ChatRequest) -> tuple[Task[Any], BaseModel]:
+    """Return the task that a chat asks, and the task's request in the last message of the user.
 
     Raises:
-        InvalidRequest: there is none.
+        ModelNotFound: there is no such task.
+        InvalidRequest: there is no request.
     """
+    if (task := TASKS.get(asked.model)) is None:
+        raise ModelNotFound(asked.model, list(TASKS))
     example = _content(task)
-    for number, message in reversed(list(enumerate(messages))):
+    for number, message in reversed(list(enumerate(asked.messages))):
         if message.role == "user":
             place = f"messages.{number}.content"
             try:
@@ -138,12 +137,22 @@ def _request(task: Task[Any], messages: list[Message]) -> BaseModel:
             except ClientError as error:
                 words = f"{error.message}; send {task.name}'s request as JSON, such as {example}"
                 raise InvalidRequest(f"{place}: {words}", place) from error
-            return request
+            return task, request
     words = f"messages has none of the user; send one with JSON such as {example}"
     raise InvalidRequest(words, "messages")
 
 
-async def _stream(events: list[dict[str, Any]]) -> AsyncIterator[str]:
+async def _stream(completion: dict[str, Any], asked: ChatRequest) -> AsyncIterator[str]:
+    """Yield a completion as the events of a stream."""
+    usage, (choice,) = completion.pop("usage"), completion.pop("choices")
+    message = choice.pop("message")
+    events: list[dict[str, Any]] = [
+        {"choices": [{**choice, "finish_reason": None, "delta": message}]},
+        {"choices": [{**choice, "delta": {}}]},
+    ]
+    if (asked.stream_options or {}).get("include_usage"):
+        events.append({"choices": [], "usage": usage})
+    made = {**completion, "object": "chat.completion.chunk"}
     for event in events:
-        yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+        yield f"data: {json.dumps(made | event, ensure_ascii=False)}\n\n"
     yield "data: [DONE]\n\n"

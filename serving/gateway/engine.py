@@ -26,7 +26,7 @@ from serving.metrics import engine_steps
 HEALTH_SECONDS = 2
 """Timeout of health checks and the like; a slower API server counts as hung."""
 BAD_GATEWAY = 502
-TASK_PRIORITY = -1
+TASK_PRIORITY, BATCH_PRIORITY = -1, 1
 """The engine's lower numbers go first; what is passed through has 0."""
 DEAD = "EngineCore encountered an issue"
 """Beginning of vLLM's message when its engine core has died (vllm/v1/engine/exceptions.py)."""
@@ -148,6 +148,7 @@ class Engine(Protocol):
         regex: str | None,
         headers: Mapping[str, str],
         deadline: Deadline,
+        priority: int = TASK_PRIORITY,
     ) -> Completion:
         """Generate a completion with greedy decoding.
 
@@ -158,6 +159,7 @@ class Engine(Protocol):
             regex: constraint on the generated text; None for unconstrained generation.
             headers: forwarded to the engine (request id, trace).
             deadline: once it has passed, the request is taken from the engine.
+            priority: whose turn it is at the engine; lower numbers go first.
 
         Raises:
             GatewayError: EngineUnavailable, EngineTimeout, DeadlineExceeded or EngineFault.
@@ -221,13 +223,14 @@ class VllmEngine:
         regex: str | None,
         headers: Mapping[str, str],
         deadline: Deadline,
+        priority: int = TASK_PRIORITY,
     ) -> Completion:
         body: dict[str, Any] = {
             "model": model,
             "prompt": prompt,
             "max_tokens": max_tokens,
             "temperature": 0,
-            "priority": TASK_PRIORITY,
+            "priority": priority,
         }
         if regex is not None:
             body["structured_outputs"] = {"regex": regex}

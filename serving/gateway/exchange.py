@@ -3,6 +3,7 @@
 import asyncio
 import codecs
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from opentelemetry.trace import Span
@@ -66,29 +67,35 @@ class Exchange:
         """Whether the client has disconnected."""
         return self._left.is_set()
 
-    async def body(self) -> bytes:
+    async def body(
+        self, kinds: Sequence[str] = ("application/json",), max_bytes: int | None = None
+    ) -> bytes:
         """Read the full body. Afterwards, a client disconnect cancels the request.
 
+        Args:
+            kinds: the media types to accept.
+            max_bytes: how long it may be, if not ``max_body_bytes``.
+
         Raises:
-            UnsupportedMediaType: the content type is not JSON, or the body is compressed.
-            BodyTooLarge: the body exceeds ``max_body_bytes``.
+            UnsupportedMediaType: the content type is another, or the body is compressed.
+            BodyTooLarge: the body is longer.
         """
-        kind = self.head.content_type
-        if kind != b"application/json":
+        kind, most = self.head.content_type, max_bytes or self._max_body_bytes
+        if kind.decode("latin-1") not in kinds:
             shown = repr(kind[:80].decode("latin-1")) if kind else "missing"
-            raise UnsupportedMediaType(f"content-type is {shown}; send application/json")
+            raise UnsupportedMediaType(f"content-type is {shown}; send {' or '.join(kinds)}")
         if encoding := self.head.content_encoding:
             shown = repr(encoding[:80].decode("latin-1"))
             raise UnsupportedMediaType(f"content-encoding is {shown}; send the body uncompressed")
-        length, body = self.head.length, b""
-        while self._has_more and max(length, len(body)) <= self._max_body_bytes:
+        length, body = self.head.length, bytearray()
+        while self._has_more and max(length, len(body)) <= most:
             body += await self._read()
-        if max(length, len(body)) > self._max_body_bytes:
-            raise BodyTooLarge(f"the body may have at most {self._max_body_bytes} bytes")
+        if max(length, len(body)) > most:
+            raise BodyTooLarge(f"the body may have at most {most} bytes")
         work = asyncio.current_task()
         assert work
         self._watcher = asyncio.create_task(self._watch(work))
-        return body.removeprefix(codecs.BOM_UTF8)
+        return bytes(body.removeprefix(codecs.BOM_UTF8))
 
     async def _read(self) -> bytes:
         """Return the next part of the body."""

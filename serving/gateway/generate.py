@@ -14,8 +14,9 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from serving.gateway.admission import Admission, Usage
 from serving.gateway.deadline import Deadline
-from serving.gateway.engine import Completion, Engine
+from serving.gateway.engine import TASK_PRIORITY, Completion, Engine
 from serving.gateway.errors import EngineFault, EngineSilent, EngineUnavailable, WrongAnswer
+from serving.gateway.head import Head
 from serving.gateway.metrics import LANGUAGE
 from serving.gateway.readiness import Readiness
 from serving.gateway.telemetry import Telemetry
@@ -42,20 +43,44 @@ class Generated:
 
 
 class Generator:
-    """Answers task requests using one engine client."""
+    """Answers task requests using one engine client.
+
+    Args:
+        engine: the engine.
+        admission: the share of the engine to use.
+        readiness: of the engine.
+        telemetry: receives metrics and traces.
+        timeout_seconds: how long an answer may take.
+        priority: of the requests at the engine; lower numbers go first.
+    """
 
     def __init__(
-        self, engine: Engine, admission: Admission, readiness: Readiness, telemetry: Telemetry
+        self,
+        engine: Engine,
+        admission: Admission,
+        readiness: Readiness,
+        telemetry: Telemetry,
+        timeout_seconds: float,
+        priority: int = TASK_PRIORITY,
     ) -> None:
         self._engine, self._admission, self._readiness = engine, admission, readiness
         self._telemetry, self._metrics = telemetry, telemetry.metrics
+        self._timeout_seconds, self._priority = timeout_seconds, priority
 
     @property
     def is_free(self) -> bool:
         """Whether a request that comes now would not wait."""
         return self._admission.is_free
 
-    def refuse(self, task: Task[Any], deadline: Deadline) -> None:
+    def deadline(self, head: Head) -> Deadline:
+        """Return the deadline of a request.
+
+        Raises:
+            InvalidRequest: the caller's own is malformed.
+        """
+        return head.deadline(self._timeout_seconds)
+
+    def refuse(self, task: Task[Any], head: Head) -> None:
         """Raise if a request for ``task`` that comes now would not be answered; ``answer`` does so
         itself.
 
@@ -63,10 +88,14 @@ class Generator:
             GatewayError: EngineUnavailable, Stopping, Overloaded or InvalidRequest.
         """
         self._readiness.check()
-        self._admission.refuse_late(task.name, deadline)
+        self._admission.refuse_late(task.name, self.deadline(head))
 
     async def answer(
-        self, task: Task[Any], request: BaseModel, headers: Mapping[str, str], deadline: Deadline
+        self,
+        task: Task[Any],
+        request: BaseModel,
+        headers: Mapping[str, str],
+        deadline: Deadline | None,
     ) -> Generated:
         """Return the checked answer to ``request``.
 
@@ -74,13 +103,15 @@ class Generator:
             task: the requested task; its prerequisite runs first if needed.
             request: a validated ``task.request``.
             headers: forwarded to the engine (request id, trace).
-            deadline: when the answer is no longer of use.
+            deadline: when the answer is no longer of use; None if it may wait for its turn as long
+                as it takes.
 
         Raises:
             GatewayError: InvalidRequest, Overloaded, an engine error, or WrongAnswer.
         """
         self._readiness.require()
         async with self._admission.slot(task.name, deadline) as usage:
+            deadline = deadline or Deadline.after(self._timeout_seconds)
             if (first := task.missing(request)) is not None:
                 before = await self._ask(TASKS[task.prerequisite], first, headers, deadline, usage)
                 request = task.complete(request, before.values)
@@ -108,6 +139,7 @@ class Generator:
                     regex=question.output.decided_regex,
                     headers=headers,
                     deadline=deadline,
+                    priority=self._priority,
                 ),
             )
         self._readiness.progressed()

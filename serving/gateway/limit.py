@@ -10,7 +10,7 @@ import time
 MANY_TIMES = 20
 """Longest time at the engine, in multiples of the shortest seen."""
 START = 16
-"""First limit. It doubles with each batch until an answer takes too long."""
+"""First limit. It doubles each time that many were answered, until an answer takes too long."""
 DECREASE = 0.9
 WEIGHT = 0.1
 """Weight of the latest time in the mean."""
@@ -72,12 +72,14 @@ class AdaptiveLimit(Limit):
 
     Args:
         most: upper bound.
+        many_times: longest time at the engine, in multiples of the shortest seen.
+        start: first limit.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, many_times: float = MANY_TIMES, start: int = START) -> None:
         super().__init__(most)
-        self.value = float(min(START, most))
-        self._is_starting = True
+        self.value = float(min(start, most))
+        self._many_times, self._is_starting = many_times, True
         self._rest_until = 0.0
 
     def observe(self, flow: str, seconds: float, is_full: bool) -> None:
@@ -85,7 +87,7 @@ class AdaptiveLimit(Limit):
         mean = self.mean(flow)
         if time.monotonic() < self._rest_until:
             return  # what was at the engine at the last decrease has not shown its effect yet
-        if mean > MANY_TIMES * self._least[flow]:
+        if mean > self._many_times * self._least[flow]:
             self._is_starting = False
             self._rest_until = time.monotonic() + mean
             self.value = max(1.0, self.value * DECREASE)

@@ -24,8 +24,8 @@ OTHER = "other"
 """Label for unknown values: a path without a route, a model that the engine does not serve."""
 UNKNOWN_METHOD = "_OTHER"
 """OpenTelemetry's value for methods that are not served."""
-TASK_POOL, COMPLETION_POOL = "tasks", "completions"
-"""Shares of the engine: task requests, and what is passed through."""
+TASK_POOL, COMPLETION_POOL, BATCH_POOL = "tasks", "completions", "batch"
+"""Shares of the engine: task requests, what is passed through, and lines of batches."""
 OUTCOMES = ("admitted", "rejected", "cancelled")
 """Admission outcomes of a request for the engine."""
 LANGUAGE = "language"
@@ -60,8 +60,8 @@ class Metrics:
         )
         self.queued = self._new.gauge(
             "queued_requests",
-            "Requests waiting for a place at the engine: of tasks, or passed through "
-            "(pool completions).",
+            "Requests waiting for a place at the engine: of tasks, passed through (pool "
+            "completions), or the next lines of batches.",
             ["pool"],
         )
         self.queue_wait = self._new.gauge(

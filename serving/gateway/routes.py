@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.types import Receive, Scope, Send
 
+from serving.gateway.batch import JSON_LINES, Batches, described
 from serving.gateway.chat import EXAMPLE, Chat, ChatRequest
 from serving.gateway.completions import CompletionRequest
 from serving.gateway.deadline import TIMEOUT
@@ -21,13 +22,11 @@ from serving.gateway.errors import InvalidRequest, ModelNotFound
 from serving.gateway.exchange import exchange_of
 from serving.gateway.formats import JSON, choose, forms_of
 from serving.gateway.generate import Generator
-from serving.gateway.head import Head
 from serving.gateway.metrics import Metrics
 from serving.gateway.page import add_page
 from serving.gateway.protocol import Gate
 from serving.gateway.readiness import Readiness
 from serving.gateway.relay import STREAM, Relay
-from serving.gateway.settings import GatewaySettings
 from serving.gateway.validation import validated
 from serving.tasks.base import Calculation, Task
 from serving.tasks.registry import CALCULATIONS, TASKS
@@ -92,9 +91,9 @@ SCHEMAS = {
 
 
 def routes(
-    settings: GatewaySettings,
     engine: Engine,
     generator: Generator,
+    batches: Batches,
     relay: Relay,
     readiness: Readiness,
     metrics: Metrics,
@@ -102,10 +101,11 @@ def routes(
     """Create all routes, bound to their dependencies."""
     router = APIRouter(route_class=PlainRoute, generate_unique_id_function=lambda route: route.name)
     for task in TASKS.values():
-        _add_task(router, task, generator, settings.task_timeout_seconds)
+        _add_task(router, task, generator)
+        _add_batch(router, task, batches)
     for calculation in CALCULATIONS.values():
         _add_calculation(router, calculation)
-    _add_openai(router, engine, relay, Chat(settings.task_timeout_seconds, generator))
+    _add_openai(router, engine, relay, Chat(generator))
     _add_operations(router, readiness, metrics)
     add_page(router)
     return router
@@ -128,27 +128,23 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: ERRORS[status] for status in statuses}
 
 
-def gates(settings: GatewaySettings, generator: Generator) -> dict[bytes, Gate]:
+def gates(generator: Generator) -> dict[bytes, Gate]:
     """Return what refuses a task's request before its body is read, by path."""
-
-    def refuse(task: Task[Any], head: Head) -> None:
-        generator.refuse(task, head.deadline(settings.task_timeout_seconds))
-
     return {
-        PATH.format(task=task.name).encode(): Gate(lambda: generator.is_free, partial(refuse, task))
+        PATH.format(task=task.name).encode(): Gate(
+            lambda: generator.is_free, partial(generator.refuse, task)
+        )
         for task in TASKS.values()
     }
 
 
-def _add_task(
-    router: APIRouter, task: Task[Any], generator: Generator, timeout_seconds: float
-) -> None:
+def _add_task(router: APIRouter, task: Task[Any], generator: Generator) -> None:
     forms = forms_of(task)
     examples = [(task.describe(example), example) for example in task.examples]
 
     async def generate(request: Request) -> Response:
         exchange = exchange_of(request)
-        deadline = exchange.head.deadline(timeout_seconds)
+        deadline = generator.deadline(exchange.head)
         asked = validated(task.request, await exchange.body())
         render = choose(request, forms)
         generated = await generator.answer(task, asked, exchange.headers, deadline)
@@ -170,6 +166,27 @@ def _add_task(
             "parameters": [_TIMEOUT_PARAMETER, *parameters],
             "requestBody": _body(task.request, examples),
         },
+    )
+
+
+def _add_batch(router: APIRouter, task: Task[Any], batches: Batches) -> None:
+    url = PATH.format(task=task.name)
+
+    async def answer_lines(request: Request) -> Response:
+        choose(request, {JSON_LINES: None})
+        return await batches.answer(task, url, exchange_of(request))
+
+    answered, extra = described(task, url)
+    router.add_api_route(
+        f"{url}/batch",
+        answer_lines,
+        methods=["POST"],
+        tags=["routine"],
+        summary=f"{task.name} 여럿: 요청을 한 줄에 하나씩; 답은 되는 대로 한 줄씩",
+        name=f"{task.name}_batch",
+        response_class=PlainTextResponse,
+        responses={200: answered, **_errors(406, 413, 415, 422, 429, 503)},
+        openapi_extra=extra,
     )
 
 

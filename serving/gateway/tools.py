@@ -44,11 +44,10 @@ class Tools:
 
     Args:
         generator: answers tasks.
-        timeout_seconds: how long an answer may take.
     """
 
-    def __init__(self, generator: Generator, timeout_seconds: float) -> None:
-        self._generator, self._timeout_seconds = generator, timeout_seconds
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
         server = Server(
             "routine-serving",
             version=version("routine-serving"),
@@ -96,7 +95,7 @@ class Tools:
         if isinstance(served, Calculation):
             return served.compute(asked).model_dump_json()
         exchange = exchange_of(request)
-        deadline = exchange.head.deadline(self._timeout_seconds)
+        deadline = self._generator.deadline(exchange.head)
         return (await self._generator.answer(served, asked, exchange.headers, deadline)).text
 
 

@@ -80,6 +80,8 @@ def _allowed(request: type[BaseModel], place: Sequence[str]) -> str:
         most = schema.get("maxItems")
         count = f"{schema['minItems']} to {most} " if most else ""
         return f"it must be a list of {count}objects with {', '.join(item['properties'])}"
+    if "const" in schema:
+        return f"it must be {schema['const']}"
     if "enum" in schema:
         return f"it must be one of {', '.join(map(str, schema['enum']))}"
     options = schema.get("anyOf", [schema])

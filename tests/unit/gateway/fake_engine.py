@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from loadtests.bench.upstream import BASE_SEED, FREE_TEXT, legal
 from serving.gateway.app import EngineFactory
 from serving.gateway.deadline import Deadline
-from serving.gateway.engine import Completion, Engine, Model, Upstream
+from serving.gateway.engine import TASK_PRIORITY, Completion, Engine, Model, Upstream
 from serving.gateway.errors import EngineUnavailable, GatewayError
 from serving.gateway.settings import GatewaySettings
 from serving.tasks.registry import TASKS
@@ -29,6 +29,7 @@ class Call:
     prompt: str
     regex: str | None
     headers: Mapping[str, str]
+    priority: int
 
 
 @dataclass
@@ -80,8 +81,9 @@ class FakeEngine:
         regex: str | None,
         headers: Mapping[str, str],
         deadline: Deadline,
+        priority: int = TASK_PRIORITY,
     ) -> Completion:
-        self.calls.append(Call(model, prompt, regex, headers))
+        self.calls.append(Call(model, prompt, regex, headers, priority))
         if self.gate:
             self.reached.set()
             try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -22,22 +22,25 @@ POOL = {"pool": TASK_POOL}
 class Desk:
     """An admission, and requests that stay until they are told to go."""
 
-    def __init__(self, most: int = 1, max_queue_seconds: float = 5.0) -> None:
+    def __init__(
+        self, most: int = 1, max_queue_seconds: float = 5.0, first: Sequence[Admission] = ()
+    ) -> None:
         self.metrics, self.limit = Metrics(), Limit(most)
         self.admission = Admission(
-            TASK_POOL, self.limit, max_queue_seconds, Telemetry(self.metrics, None)
+            TASK_POOL, self.limit, max_queue_seconds, Telemetry(self.metrics, None), first
         )
         self.entered: list[str] = []
         self._go: dict[str, asyncio.Event] = {}
 
     def ask(
-        self, name: str, flow: str = "rate", seconds: float = 60, weight: int = 1
+        self, name: str, flow: str = "rate", seconds: float | None = 60, weight: int = 1
     ) -> asyncio.Task[None]:
         """A request that holds its place until ``go(name)``."""
         return asyncio.create_task(self._hold(name, flow, seconds, weight))
 
-    async def _hold(self, name: str, flow: str, seconds: float, weight: int) -> None:
-        async with self.admission.slot(flow, Deadline.after(seconds), weight):
+    async def _hold(self, name: str, flow: str, seconds: float | None, weight: int) -> None:
+        deadline = None if seconds is None else Deadline.after(seconds)
+        async with self.admission.slot(flow, deadline, weight):
             self.entered.append(name)
             await self._go.setdefault(name, asyncio.Event()).wait()
 
@@ -72,6 +75,30 @@ async def test_a_place_that_is_left_goes_to_who_waits_longest() -> None:
     assert desk.entered == ["a", "b", "c"]
     assert desk.value("in_flight_requests") == desk.value("queued_requests") == 0
     assert desk.outcomes("rate") == {"admitted": 3, "rejected": 0, "cancelled": 0}
+
+
+async def test_a_share_that_goes_last_has_one_place_while_others_are_used() -> None:
+    others = Desk(5)
+    desk = Desk(3, first=(others.admission,))
+    tasks = [desk.ask(name, seconds=None) for name in "abcdef"]
+    await settle()
+    assert desk.entered == ["a", "b", "c"]
+    tasks.append(others.ask("x"))
+    await settle()
+    for name, entered in (("a", "abc"), ("b", "abc"), ("c", "abcd")):
+        desk.go(name)
+        await settle()
+        assert "".join(desk.entered) == entered
+    others.go("x")
+    await settle()
+    assert "".join(desk.entered) == "abcd"
+    desk.go("d")
+    await settle()
+    assert "".join(desk.entered) == "abcdef"
+    for name in "ef":
+        desk.go(name)
+    await asyncio.gather(*tasks)
+    assert desk.value("queue_duration_seconds_count", adapter="rate") is None  # nobody waited
 
 
 async def test_who_leaves_the_queue_or_the_engine_frees_the_place() -> None:
@@ -232,6 +259,22 @@ def test_the_limit_finds_nearly_all_of_an_engine_s_throughput(
                 found.observe("rate", seconds, is_full=True)
             values.append(at_once / seconds)
     assert sum(values[-100:]) / 100 > 0.9 / each
+
+
+def test_a_share_that_goes_last_finds_out_what_a_request_takes_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alone, each = 0.02, 0.005
+    found = AdaptiveLimit(10_000, many_times=3, start=1)
+    with clock(monkeypatch) as now:
+        for _ in range(600):
+            at_once = int(found.value)
+            seconds = alone + each * at_once
+            now[0] += seconds
+            for _ in range(at_once):
+                found.observe("rate", seconds, is_full=True)
+    assert seconds < 4 * (alone + each)
+    assert at_once / seconds > 0.5 / each
 
 
 def test_the_limit_stays_within_its_bounds_and_still_while_it_is_not_reached() -> None:

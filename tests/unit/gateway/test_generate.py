@@ -28,7 +28,7 @@ async def answer(task: Task[Any], request: Any, values: Mapping[str, Any]) -> st
     admission = Admission(TASK_POOL, Limit(1), 1, telemetry)
     readiness = Readiness(engine, GatewaySettings(), Drain(), telemetry.metrics, lambda: None)
     readiness.ready = True
-    generator = Generator(engine, admission, readiness, telemetry)
+    generator = Generator(engine, admission, readiness, telemetry, timeout_seconds=60)
     text = (await generator.answer(task, request, {}, Deadline.after(60))).text
     (call,) = engine.calls
     assert call.regex and re.fullmatch(call.regex, output.decided(values))
