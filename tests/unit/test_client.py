@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Thread
 
@@ -11,7 +11,7 @@ import uvicorn
 from typer.testing import CliRunner, Result
 
 from loadtests.service import free_port
-from serving.client import app
+from serving.client.commands import app
 from serving.gateway.app import create_app
 from serving.gateway.errors import EngineUnavailable
 from serving.gateway.settings import GatewaySettings
@@ -143,3 +143,109 @@ def test_a_service_that_is_not_there_is_exit_code_3() -> None:
     assert result.exit_code == 3
     assert "cannot be reached" in result.stderr
     assert run("nowhere", "rate", *PROFILE).exit_code in (2, 3)
+
+
+def batch(url: str, folder: Path, lines: Sequence[object], *options: str) -> Result:
+    """Ask lines, or what is written instead of them, for a file of answers."""
+    (folder / "in.jsonl").write_text(
+        "".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in lines)
+    )
+    before, after = options[:1], options[1:]
+    files = (str(folder / "in.jsonl"), str(folder / "out.jsonl"))
+    return run(url, *before, "batch", *files, *after)
+
+
+def answers(folder: Path) -> list[tuple[str, int]]:
+    lines = (folder / "out.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [(one["custom_id"], one["response"]["status_code"]) for one in found]
+
+
+def test_a_batch_goes_on_where_it_stopped(url: str, engine: FakeEngine, tmp_path: Path) -> None:
+    lines = [*[GOOD] * 20, {"custom_id": "mine", "method": "POST", "url": "/gen/routine/rate",
+             "body": GOOD}]  # fmt: skip
+    asked = batch(url, tmp_path, lines)
+    assert asked.exit_code == 0, asked.stderr
+    assert asked.stderr == "routine531: 21 answered, 0 at fault\n"
+    names = [*(str(number) for number in range(1, 21)), "mine"]
+    assert sorted(answers(tmp_path)) == sorted((name, 200) for name in names)
+
+    out = tmp_path / "out.jsonl"
+    whole = out.read_bytes()
+    for kept in (0, 1, 10, len(whole) // 2, len(whole) - 1, len(whole)):
+        out.write_bytes(whole[:kept])
+        engine.calls.clear()
+        assert batch(url, tmp_path, lines).exit_code == 0
+        assert len(engine.calls) == 21 - whole[:kept].count(b"\n")
+        assert sorted(answers(tmp_path)) == sorted((name, 200) for name in names)
+
+
+def test_a_batch_of_months_is_of_that_task(url: str, tmp_path: Path) -> None:
+    assert batch(url, tmp_path, [GOOD_MONTH], "--wait=5", "--task=month").exit_code == 0
+    (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert len(json.loads(line)["response"]["body"]["weeks"]) == 4
+
+
+def test_what_the_service_is_to_blame_for_is_asked_again(
+    url: str, engine: FakeEngine, tmp_path: Path
+) -> None:
+    engine.losses = [EngineUnavailable("down")] * 3
+    assert batch(url, tmp_path, [GOOD] * 4).exit_code == 0
+    assert sorted(answers(tmp_path)) == [(str(number), 200) for number in range(1, 5)]
+    (tmp_path / "out.jsonl").unlink()
+    engine.text = "no rate"
+    left = batch(url, tmp_path, [GOOD] * 4, "--wait=0")
+    engine.text = None
+    assert left.exit_code == 3
+    assert "the engine violated the constraint" in left.stderr
+    assert "4 lines are left: run it again" in left.stderr
+    assert answers(tmp_path) == []
+    assert batch(url, tmp_path, [GOOD] * 4).exit_code == 0
+
+
+def test_lines_at_fault_are_told_and_the_others_answered(url: str, tmp_path: Path) -> None:
+    for _ in range(2):  # the second run asks nothing
+        result = batch(url, tmp_path, [GOOD, {**GOOD, "experience": 9}, "", GOOD])
+        assert result.exit_code == 2
+        assert result.stderr.startswith("routine531: 2 answered, 1 at fault\n")
+        assert sorted(answers(tmp_path)) == [("1", 200), ("2", 422), ("4", 200)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([GOOD, "{"], "in.jsonl, line 2 is no JSON object"),
+        (["[]"], "in.jsonl, line 1 is no JSON object"),
+        (['{"a": "\\ud800"}'], "in.jsonl, line 1 is no JSON object"),
+        ([{"custom_id": 1, "body": GOOD}], "line 1: custom_id must be a text"),
+        ([{"body": GOOD}], "line 1: custom_id must be a text"),
+        ([GOOD, {"custom_id": "1", "body": GOOD}], "line 2: an earlier line has custom_id '1' too"),
+        ([], "in.jsonl has no lines"),
+    ],
+)
+def test_a_file_that_cannot_be_a_batch_asks_nothing(
+    url: str, engine: FakeEngine, tmp_path: Path, lines: list[object], words: str
+) -> None:
+    engine.calls.clear()
+    result = batch(url, tmp_path, lines)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert not engine.calls
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("text", ["notes", "notes\n", '{"a": 1}\n', json.dumps(GOOD)])
+def test_a_file_of_something_else_is_left_alone(url: str, tmp_path: Path, text: str) -> None:
+    (tmp_path / "out.jsonl").write_text(text)
+    result = batch(url, tmp_path, [GOOD])
+    assert result.exit_code == 2
+    assert "name another" in result.stderr
+    assert (tmp_path / "out.jsonl").read_text() == text
+
+
+def test_a_batch_for_nobody_ends(tmp_path: Path) -> None:
+    for url in (f"http://127.0.0.1:{free_port()}", "nowhere"):
+        result = batch(url, tmp_path, [GOOD], "--wait=0")
+        assert result.exit_code == 3
+        assert "cannot be reached" in result.stderr and "1 lines are left" in result.stderr
+    assert batch("http://x:port", tmp_path, [GOOD]).exit_code == 2

@@ -5,9 +5,7 @@ Exit codes: 0 if there is an answer, 2 if the request is at fault, 3 if the serv
 
 import json
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from inspect import Signature, signature
 from pathlib import Path
@@ -19,13 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from serving.client.batch import batch_of
+from serving.client.service import BAD_REQUEST, Service, ended
 from serving.tasks.profile import EXPERIENCE, GENDERS, LIFTS, PURPOSE
 from serving.tasks.rate.answer import RATES
 
-BAD_REQUEST, NO_ANSWER = 2, 3
-BUSY = (429, 503)
-TIMEOUT_SECONDS = 120
-"""Longer than the service takes to say that it has no answer."""
 SEXES = {"male": GENDERS[0], "female": GENDERS[1]}
 
 app = typer.Typer(
@@ -50,48 +46,6 @@ Request = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="print the answer as JSON")]
 
 
-@dataclass(frozen=True)
-class Service:
-    """The service that is asked; how, is told before the command."""
-
-    url: str
-    key: str | None
-    wait: float
-    """Seconds to try again as long as it is busy."""
-
-    def ask(self, route: str, body: dict[str, Any], accept: str = "application/json") -> str:
-        """Return the answer; end the program if there is none."""
-        deadline = time.monotonic() + self.wait
-        url, headers = f"{self.url.rstrip('/')}/gen/routine/{route}", {"accept": accept}
-        if self.key:
-            headers["authorization"] = f"Bearer {self.key}"
-        while True:
-            try:
-                response = httpx.post(url, json=body, headers=headers, timeout=TIMEOUT_SECONDS)
-            except httpx.InvalidURL as error:
-                raise _ended(f"--url cannot be {self.url!r}: {error}", BAD_REQUEST) from error
-            except httpx.HTTPError as error:
-                raise _ended(f"{self.url} cannot be reached: {error}", NO_ANSWER) from error
-            pause = float(response.headers.get("retry-after", 1))
-            if response.status_code not in BUSY or time.monotonic() + pause > deadline:
-                break
-            time.sleep(pause)
-        if response.is_success:
-            return response.text
-        try:
-            message = response.json()["error"]["message"]
-        except (ValueError, KeyError, TypeError):
-            message = f"{response.status_code} {response.reason_phrase}"
-        is_ours = response.is_client_error and response.status_code not in BUSY
-        raise _ended(message, BAD_REQUEST if is_ours else NO_ANSWER)
-
-
-def _ended(message: str, code: int) -> typer.Exit:
-    """Return what ends the program, with a message."""
-    sys.stderr.write(f"routine531: {message}\n")
-    return typer.Exit(code)
-
-
 @app.callback()
 def connect(
     context: typer.Context,
@@ -105,6 +59,10 @@ def connect(
         float, typer.Option(help="seconds to try again as long as the service is busy")
     ] = 30,
 ) -> None:
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ended(f"--url cannot be {url!r}: {error}", BAD_REQUEST) from error
     context.obj = Service(url, key, wait)
 
 
@@ -116,9 +74,9 @@ def _read(request: Path | None) -> dict[str, Any]:
         text = sys.stdin.read() if str(request) == "-" else request.read_text(encoding="utf-8")
         read = json.loads(text)
     except (OSError, ValueError) as error:
-        raise _ended(f"--request {request}: {error}", BAD_REQUEST) from error
+        raise ended(f"--request {request}: {error}", BAD_REQUEST) from error
     if not isinstance(read, dict):
-        raise _ended(f"--request {request} is no JSON object", BAD_REQUEST)
+        raise ended(f"--request {request} is no JSON object", BAD_REQUEST)
     return read
 
 
@@ -128,7 +86,7 @@ def _numbers(option: str, text: str | None, names: list[str]) -> dict[str, Any] 
         return None
     parts = text.split(",")
     if len(parts) != len(names) or not all(part.strip().isdecimal() for part in parts):
-        raise _ended(
+        raise ended(
             f"{option} cannot be {text!r}; it must be {len(names)} numbers: {', '.join(names)}",
             BAD_REQUEST,
         )
@@ -280,3 +238,18 @@ def next_month(
 
 def _rates(text: str | None) -> dict[str, Any] | None:
     return _numbers("--rates", text, list(RATES))
+
+
+@app.command()
+def batch(
+    context: typer.Context,
+    source: Annotated[
+        Path, typer.Argument(help="a request a line, as JSON, or OpenAI's batch file")
+    ],
+    target: Annotated[
+        Path, typer.Argument(help="for the answers; those it has are not asked for again")
+    ],
+    task: Annotated[str, typer.Option(help="what is asked: rate or month")] = "rate",
+) -> None:
+    """The answers to many requests, as they come, from where an earlier run stopped."""
+    batch_of(context.obj, task, source, target)

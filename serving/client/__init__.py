@@ -1,0 +1,1 @@
+"""``routine531``: a client of the service for terminals and scripts."""
