@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor check unit test test-slow coverage lint environment prometheus browser documents dashboard-preview page-preview dataset demo-model adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload lock clean
+.PHONY: help serve serve-cluster monitor check unit test test-slow coverage lint environment prometheus browser documents dashboard-preview page-preview dataset demo-model adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload bench-batch lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -159,6 +159,9 @@ load-soak: $(VENV)/.installed ## the same for half an hour at 80 % of what it ca
 
 overload: $(VENV)/.installed ## ask a service of its own for ten times what it can do, then flood it; OPTIONS="--publish"
 	@$(BIN)/python -m loadtests.overload $(OPTIONS)
+
+bench-batch: $(VENV)/.installed ## measure a batch, and what it costs those who ask beside it (6 minutes); OPTIONS="--publish"
+	@$(BIN)/python -m loadtests.batch $(OPTIONS)
 
 load-web: $(VENV)/.installed ## Locust's own page, on port 8089
 	@$(USERS) $(OPTIONS)
