@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +113,27 @@ def test_a_wrong_value_is_told_beside_its_field(page: Page, name: str, value: st
     page.fill(f"#profile [name='{name}']", "20")
     planned(page)
     expect(error).to_have_count(0)
+
+
+def test_the_plates_at_hand_are_those_of_the_month(page: Page) -> None:
+    fill(page)
+    page.evaluate("document.querySelector('details').open = true")
+    field = page.locator("#profile [name=plates]")
+    for wrong in ("20x2, 1.1", "20xx", "twenty", "20x99"):
+        field.fill(wrong)
+        submit(page)
+        expect(field).to_have_attribute("aria-invalid", "true")
+        expect(page.locator(".error")).to_contain_text("plates")
+    field.fill("20 10x2, 5 2.5X1, 1.25")
+    with page.expect_request(f"**/{MONTH}") as asked:
+        planned(page)
+    pairs = {20: 1, 10: 2, 5: 1, 2.5: 1, 1.25: 1}
+    assert json.loads(asked.value.post_data or "")["plates"] == [
+        {"kg": kg, "pairs": count} for kg, count in pairs.items()
+    ]
+    for cell in page.locator(".day td:last-child").all_inner_texts():
+        used = Counter(re.findall(r"[\d.]+", cell))
+        assert all(count <= pairs[float(kg)] for kg, count in used.items())
 
 
 def test_what_is_missing_is_told_too(page: Page) -> None:

@@ -67,6 +67,13 @@ function maximum(lift) {
   return Math.round(10 * kg * (1 + count / EPLEY_REPETITIONS)) / 10;
 }
 
+// "20x2, 5" is two pairs of 20 kg and one of 5; nothing is as many as needed.
+function plates() {
+  const pairs = form.plates.value.split(/[,\s]+/).filter(Boolean);
+  const read = ([kg, count = "1"]) => ({ kg: Number(kg), pairs: Number(count) });
+  return pairs.length ? pairs.map((text) => read(text.split(/[x×*]/i))) : undefined;
+}
+
 function drawEstimates() {
   for (const lift of LIFTS) {
     const isEstimate = form[`repetitions.${lift}`].value !== "1" && maximum(lift) !== undefined;
@@ -84,6 +91,7 @@ function asked() {
     basis: form.basis.value,
     bar: number(form.bar.value),
     plate_step: Number(form.plate_step.value),
+    plates: plates(),
   };
 }
 
@@ -119,7 +127,8 @@ function clearProblems() {
 }
 
 function showProblem(problem, place) {
-  const input = problem.parameter && place.elements[problem.parameter];
+  const name = problem.parameter ?? "";
+  const input = place.elements[name] ?? place.elements[name.split(".")[0]]; // one plate of several
   if (input) {
     const id = "error-of-field";
     const text = el("p", { id, className: "error", role: "alert" }, words().check + problem.message);
