@@ -29,7 +29,7 @@ from serving.tasks.base import Task
 
 JSON_LINES = "application/x-ndjson"
 KINDS = (JSON_LINES, "application/jsonl")
-"""Content types of a batch; the answer's is the first."""
+"""Content types of a batch."""
 MOST_LINES, MOST_BYTES = 10_000, 2**24
 MOST_BATCHES = 4
 """As many may be under way; each may hold ``MOST_BYTES``."""
@@ -245,7 +245,7 @@ def described(task: Task[Any], url: str) -> tuple[dict[str, Any], dict[str, Any]
     answer = {"id": "batch_req_1-1", "custom_id": "1", "response": response, "error": None}
     asked, answered = (
         {
-            "schema": {"type": "string"},
+            "schema": {"type": "string", "format": "binary"},
             "example": "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines),
         }
         for lines in ([request, line], [answer])
@@ -254,5 +254,5 @@ def described(task: Task[Any], url: str) -> tuple[dict[str, Any], dict[str, Any]
         f"한 줄에 요청 하나, 또는 OpenAI 배치 파일의 한 줄. {MOST_LINES:,}줄, "
         f"{MOST_BYTES // 2**20} MiB까지. 대화형 요청이 먼저다."
     )
-    body = {"required": True, "description": words, "content": dict.fromkeys(KINDS, asked)}
+    body = {"required": True, "description": words, "content": {JSON_LINES: asked}}
     return {"content": {JSON_LINES: answered}}, {"requestBody": body}

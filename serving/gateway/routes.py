@@ -45,7 +45,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         404: "그런 모델이 없음: `message`가 있는 모델을 알려 줌",
         406: "accept의 형식으로는 답할 수 없음",
         413: "본문이 너무 큼",
-        415: "content-type이 application/json이 아님",
+        415: "content-type이 다름: `message`가 무엇을 보낼지 알려 줌",
         422: "값이 범위를 벗어남: `param`이 필드, `message`가 허용 값을 알려 줌",
         429: "제때 답할 수 없을 만큼 밀려 있음: `retry-after` 후 다시 시도",
         502: "모델의 답이 검사를 통과하지 못함",
@@ -184,7 +184,7 @@ def _add_batch(router: APIRouter, task: Task[Any], batches: Batches) -> None:
         tags=["routine"],
         summary=f"{task.name} 여럿: 요청을 한 줄에 하나씩; 답은 되는 대로 한 줄씩",
         name=f"{task.name}_batch",
-        response_class=PlainTextResponse,
+        response_class=Response,
         responses={200: answered, **_errors(406, 413, 415, 422, 429, 503)},
         openapi_extra=extra,
     )

@@ -44,7 +44,8 @@ def test_openai_compatible_clients_chat_and_complete(stack: Stack, name: str) ->
 
 def test_a_client_generated_from_the_api_document_works(stack: Stack, tmp_path: Path) -> None:
     document = f"{stack.url}/openapi.json"
-    (tmp_path / "config.yaml").write_text("post_hooks: []")
+    kinds = "content_type_overrides: {application/x-ndjson: application/octet-stream}"
+    (tmp_path / "config.yaml").write_text(f"post_hooks: []\n{kinds}")
     run(
         BIN / "openapi-python-client", "generate", "--url", document, "--meta", "none",
         "--output-path", tmp_path / "client", "--config", tmp_path / "config.yaml",

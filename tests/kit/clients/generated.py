@@ -1,6 +1,7 @@
 """The client that openapi-python-client generated: argv[1] is the service, argv[2] the folder that
 the package ``client`` lies in, argv[3] a month request as JSON."""
 
+import io
 import json
 import sys
 
@@ -9,7 +10,8 @@ sys.path.insert(0, folder)
 from client import Client, models  # noqa: E402
 from client.api.openai import models as list_models  # noqa: E402
 from client.api.operations import readyz  # noqa: E402
-from client.api.routine import month, next_, rate  # noqa: E402
+from client.api.routine import month, next_, rate, rate_batch  # noqa: E402
+from client.types import File  # noqa: E402
 
 asking = Client(base_url=url)
 assert readyz.sync(client=asking).status == "ready"
@@ -28,5 +30,9 @@ after = next_.sync(
     client=asking, body=models.NextRequest.from_dict({**cycle, "repetitions": reached})
 )
 assert after.profile.rm_weight.squat > 0, after
+lines = "".join(json.dumps(profile) + "\n" for _ in range(3))
+answers = rate_batch.sync(client=asking, body=File(payload=io.BytesIO(lines.encode())))
+found = [json.loads(line) for line in answers.payload.read().splitlines()]
+assert [one["response"]["body"]["program"] for one in found] == [rates.program] * 3, found
 wrong = rate.sync(client=asking, body=models.Profile.from_dict({**profile, "purpose": 9}))
 assert isinstance(wrong, models.Error) and wrong.error.param == "purpose", wrong
