@@ -10,11 +10,10 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
 
-from serving.engine.command import LORA_RANKS
+from serving.engine.adapter import AdapterError, check_files
 from serving.engine.settings import EngineSettings
-from serving.lock import CONFIG, WEIGHTS, AdapterEntry, Lock, sha256
+from serving.lock import AdapterEntry, Lock, sha256
 from serving.tasks.registry import TASKS
 
 
@@ -107,7 +106,7 @@ def check_adapter(folder: Path, entry: AdapterEntry, shapes: dict[str, tuple[int
     Raises:
         PreflightError: a file is missing or damaged, or shapes or fingerprints differ.
     """
-    task, weights = TASKS[folder.name], folder / WEIGHTS
+    task = TASKS[folder.name]
     retrain = f"run `make demo-model`, or train and export the {task.name} adapter again"
     today = (task.prompt_fingerprint(), task.output_fingerprint())
     if (entry.prompt, entry.output) != today:
@@ -120,34 +119,9 @@ def check_adapter(folder: Path, entry: AdapterEntry, shapes: dict[str, tuple[int
                 f"{folder / name} is missing or not the file in the lock file: {retrain}"
             )
     try:
-        rank = int(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["r"])
-        if not 1 <= rank <= LORA_RANKS[-1]:
-            raise PreflightError(f"{folder}: rank {rank}; vLLM takes 1 to {LORA_RANKS[-1]}")
-        with safe_open(weights, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (not a dict)
-                _check_matrix(weights, name, file.get_slice(name).get_shape(), rank, shapes)
-    except PreflightError:
-        raise
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise PreflightError(f"{folder} is not a LoRA adapter ({error}): {retrain}") from error
-    return rank
-
-
-def _check_matrix(
-    weights: Path, name: str, shape: list[int], rank: int, shapes: dict[str, tuple[int, int]]
-) -> None:
-    # base_model.model.gpt_neox.layers.<layer>.<part>.<module>.<matrix>.weight
-    *place, matrix, _ = name.split(".")
-    module = ".".join(place[-3:])
-    if module not in shapes or matrix not in ("lora_A", "lora_B"):
-        raise PreflightError(f"{weights}: {name} is for no linear layer of the base")
-    out, into = shapes[module]
-    expected = [rank, into] if matrix == "lora_A" else [out, rank]
-    if shape != expected:
-        raise PreflightError(
-            f"{weights}: {name} has shape {shape}, the base needs {expected}: it was trained on "
-            "another base"
-        )
+        return check_files(folder, shapes)
+    except AdapterError as error:
+        raise PreflightError(f"{error}: {retrain}") from error
 
 
 @dataclass(frozen=True)

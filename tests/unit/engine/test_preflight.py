@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from loadtests.service import free_port
 from serving.engine.command import arguments, environment
@@ -88,6 +90,60 @@ def change_rank(rank: int) -> Break:
     return damage
 
 
+def configured(**fields: object) -> Break:
+    """Another configuration of the adapter, which the lock file agrees with."""
+
+    def damage(demo: Path) -> None:
+        edit(demo / "adapters/rate/adapter_config.json", **fields)
+        relock(demo)
+
+    return damage
+
+
+def written(text: str) -> Break:
+    def damage(demo: Path) -> None:
+        (demo / "adapters/rate/adapter_config.json").write_text(text)
+        relock(demo)
+
+    return damage
+
+
+def weighted(change: Callable[[str, Tensor], Tensor | None]) -> Break:
+    """Other weights, which the lock file agrees with; None is left out."""
+
+    def damage(demo: Path) -> None:
+        path = demo / "adapters/rate/adapter_model.safetensors"
+        changed = {name: change(name, tensor) for name, tensor in load_file(path).items()}
+        save_file({name: tensor for name, tensor in changed.items() if tensor is not None}, path)
+        relock(demo)
+
+    return damage
+
+
+def in_b(value: float) -> Break:
+    return weighted(lambda name, one: torch.full_like(one, value) if "lora_B" in name else one)
+
+
+def one_number(value: float, matrix: str) -> Break:
+    """One number of one matrix."""
+
+    def change(name: str, tensor: Tensor) -> Tensor:
+        if "layers.2.mlp.dense_h_to_4h." + matrix in name:
+            tensor = tensor.clone()
+            tensor[3, 5] = value
+        return tensor
+
+    return weighted(change)
+
+
+def without(words: str) -> Break:
+    return weighted(lambda name, tensor: None if words in name else tensor)
+
+
+def of_type(kind: torch.dtype) -> Break:
+    return weighted(lambda name, tensor: tensor.to(kind))
+
+
 def garble(demo: Path) -> None:
     (demo / "adapters/rate/adapter_model.safetensors").write_bytes(b"garbage")
     relock(demo)
@@ -109,7 +165,48 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda d: (d / "adapters/rate/adapter_model.safetensors").write_bytes(b"x"),
         "not the file in the lock file",
     ),
-    "adapter garbled": (garble, "not a LoRA adapter"),
+    "adapter garbled": (garble, "is no safetensors file"),
+    "NaN in every lora_B": (in_b(float("nan")), "not finite"),
+    "infinity in every lora_B": (in_b(float("inf")), "not finite"),
+    "one NaN": (one_number(float("nan"), "lora_A"), "2.mlp.dense_h_to_4h.lora_A.weight has num"),
+    "one infinity": (one_number(float("-inf"), "lora_B"), "lora_B.weight has numbers that are"),
+    "every lora_B zero": (in_b(0), "every lora_B is zero"),
+    "no tensors": (without(""), "is missing"),
+    "no lora_B": (without("lora_B"), "lora_B.weight is missing"),
+    "one lora_B missing": (
+        without("1.attention.dense.lora_B"),
+        "1.attention.dense.lora_B.*missing",
+    ),
+    "one lora_A missing": (without("0.mlp.dense_4h_to_h.lora_A"), "lora_A.weight is missing"),
+    "a layer missing": (without("layers.3."), r"layers\.3\..* is missing"),
+    "int8": (of_type(torch.int8), "is I8; save it as one of BF16, F16, F32"),
+    "float64": (of_type(torch.float64), "is F64; save it as"),
+    "lora_alpha null": (configured(lora_alpha=None), "lora_alpha is None"),
+    "lora_alpha 0": (configured(lora_alpha=0), "lora_alpha is 0 .*greater than 0"),
+    "lora_alpha text": (configured(lora_alpha="64"), "lora_alpha is '64'"),
+    "r null": (configured(r=None), "r is None"),
+    "r 0": (configured(r=0), "r is 0 .*greater than or equal to 1"),
+    "r half": (configured(r=8.5), "r is 8.5"),
+    "a list": (written("[]"), "it is no LoRA configuration"),
+    "cut short": (written('{"r": 32, "lora'), "it is no LoRA configuration"),
+    "not text": (written("\0"), "it is no LoRA configuration"),
+    "no peft_type": (written('{"r": 32, "lora_alpha": 64}'), "peft_type is missing"),
+    "prefix tuning": (configured(peft_type="PREFIX_TUNING"), "peft_type is 'PREFIX_TUNING'"),
+    "DoRA": (configured(use_dora=True), "use_dora is True"),
+    "QALoRA": (configured(use_qalora=True), "use_qalora is True"),
+    "modules to save": (configured(modules_to_save=["embed_in"]), "modules_to_save is"),
+    "bias": (configured(bias="all"), "bias is 'all'"),
+    "lora_bias": (configured(lora_bias=True), "lora_bias is True"),
+    "PiSSA": (configured(init_lora_weights="pissa"), "init_lora_weights"),
+    "ranks by module": (configured(rank_pattern={"dense": 4}), "rank_pattern is"),
+    "scales by module": (configured(alpha_pattern={"dense": 4}), "alpha_pattern is"),
+    "some layers": (configured(layers_to_transform=[0]), "layers_to_transform is"),
+    "layers twice": (configured(layer_replication=[[0, 4]]), "layer_replication is"),
+    "tokens": (configured(trainable_token_indices=[1]), "trainable_token_indices is"),
+    "no modules": (configured(target_modules=[]), "target_modules is"),
+    "modules as a pattern": (configured(target_modules="all-linear"), "target_modules is 'all"),
+    "another model's modules": (configured(target_modules=["q_proj"]), "target_modules has 'q_pr"),
+    "fewer modules than weights": (configured(target_modules=["dense"]), "for no target module"),
     "adapter gone": (lambda d: shutil.rmtree(d / "adapters/rate"), "is missing or not"),
     "adapter configuration gone": (
         lambda d: (d / "adapters/rate/adapter_config.json").unlink(),
@@ -120,10 +217,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
         "adapter_config.json is missing or not",
     ),
     "adapter's rank": (change_rank(8), "has shape"),
-    "adapter's rank too large": (change_rank(1024), "takes 1 to 512"),
-    "adapter for a deeper base": (raise_layer, "no linear layer"),
+    "adapter's rank too large": (change_rank(1024), "r is 1024 .*less than or equal to 512"),
+    "adapter for a deeper base": (raise_layer, "is missing"),
     "adapter for a wider base": (widen_adapter, "trained on another base"),
-    "adapter for other modules": (rename_module, "no linear layer"),
+    "adapter for other modules": (rename_module, "no target module"),
     "prompt changed": (
         lambda d: set_lock(d, "adapters", "rate", "prompt", value="0"),
         "another prompt or output",
