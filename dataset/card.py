@@ -19,13 +19,18 @@ def write_card(folder: Path, files: Mapping[str, Decided]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = ["# Dataset card", "", "Written by `make dataset`; the rules are in README.md.", ""]
     text += [
-        "| file | rows | distinct answers | the commonest answer's share |",
-        "|---|---|---|---|",
+        "| file | rows | distinct answers | the commonest's share | answers that training has |",
+        "|---|---|---|---|---|",
     ]
     counts = {name: Counter(tuple(v.items()) for v in rows) for name, rows in files.items()}
     for name, answers in counts.items():
         share = answers.most_common(1)[0][1] / answers.total()
-        text.append(f"| `{name}.jsonl` | {answers.total():,} | {len(answers):,} | {share:.1%} |")
+        known = counts.get(f"{name.partition('/')[0]}/train", answers)
+        seen = sum(number for answer, number in answers.items() if answer in known)
+        text.append(
+            f"| `{name}.jsonl` | {answers.total():,} | {len(answers):,} | {share:.1%} | "
+            f"{seen / answers.total():.1%} |"
+        )
     text += ["", f"![How often each answer occurs, the commonest first]({PLOT})"]
     (folder / "card.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     _plot(folder / PLOT, counts)

@@ -7,8 +7,8 @@ Files are JSON Lines in the prompt/completion format that Hugging Face ``dataset
 - ``<task>/train.jsonl``, ``validation.jsonl``, ``test.jsonl`` and ``odd.jsonl``, a second test of
   lifters whose lifts are unrelated: labelled by the task's coach.
 
-A hash of the prompt assigns each request to one split, so no test prompt appears in training,
-including in ``form.jsonl``.
+A hash assigns each request to one split, so no test prompt appears in training, including in
+``form.jsonl``; nor, where a task's source says so, the coach's answer to it.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 
 SPLITS = {"train": 80, "validation": 10, "test": 10}
-"""Percentage of all prompts assigned to each split."""
+"""Percentage of what is held out assigned to each split."""
 FILES = {
     "train": ("train", USUAL),
     "validation": ("validation", USUAL),
@@ -55,9 +55,14 @@ class RowError(ValueError):
     """A dataset row is invalid or cannot be generated; the message says which."""
 
 
-def split_of(prompt: str) -> str:
-    """Return the only split whose rows may contain this prompt."""
-    place = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4]) % 100
+def split_of(task: Task[Any], request: Any) -> str:
+    """Return the only split that may contain this request's prompt or, if that is what its source
+    holds out, its coached answer."""
+    question, source = task.question(request), SOURCES[task.name]
+    text = question.prompt
+    if source.held_out == "answer":
+        text = question.output.text(source.coach(request))
+    place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) % 100
     for split, share in SPLITS.items():
         if place < share:
             return split
@@ -78,7 +83,7 @@ def rows(task: Task[Any], file: str, count: int, seed: int, form: bool = False) 
         since += 1
         if since > MOST_REPEATS:
             break
-        if question.prompt in seen or split_of(question.prompt) != split:
+        if question.prompt in seen or split_of(task, request) != split:
             continue
         seen.add(question.prompt)
         since = 0

@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--model", help="base model (default: the demo's)")
     parser.add_argument("--adapters", type=Path, required=True, help="folder with lock.json")
     parser.add_argument("--test-sets", type=Path, default=Path("dataset/data"))
-    parser.add_argument("--requests", type=int, default=800)
+    parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--scores", type=Path, help="JSON file for them, instead of the lock file")
     arguments = parser.parse_args()
     port = str(free_port())

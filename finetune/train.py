@@ -33,6 +33,7 @@ from finetune.data import collate, encode_row
 from finetune.plot import plot_loss
 from finetune.recipe import NewModel, Recipe, RecipeError
 from finetune.tokenizer import train_tokenizer
+from serving.tasks.profile import MAX_KG
 
 
 class WeightedTrainer(Trainer):
@@ -77,7 +78,31 @@ def new_base(shape: NewModel, rows: Dataset) -> tuple[PreTrainedModel, PreTraine
         eos_token_id=tokenizer.eos_token_id,
     )
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    embeddings = model.get_input_embeddings()
+    assert isinstance(embeddings, nn.Embedding)
+    order_numbers(embeddings.weight.data, tokenizer, config.initializer_range)
     return model, tokenizer
+
+
+def order_numbers(
+    embeddings: Tensor, tokenizer: PreTrainedTokenizerBase, initializer_range: float
+) -> None:
+    """Add to each whole number's embedding where it stands from 0 to ``MAX_KG``, as a thermometer
+    code: a dimension is positive from some number on, and negative below.
+
+    A pretrained model knows that 97 is more than 90. Ours would have to learn of every number by
+    itself what it means, and an adapter, which has no embeddings, could not make up for it.
+
+    Args:
+        embeddings: shape (vocabulary, hidden), changed in place.
+        tokenizer: tells which tokens are numbers.
+        initializer_range: standard deviation of the embeddings; the code is as large.
+    """
+    marks = torch.linspace(0, MAX_KG, embeddings.shape[1])
+    for token, number in tokenizer.get_vocab().items():
+        text = tokenizer.convert_tokens_to_string([token]).strip()
+        if text.isdecimal() and text.isascii():
+            embeddings[number] += initializer_range * torch.where(float(text) >= marks, 1.0, -1.0)
 
 
 def load(recipe: Recipe, rows: Dataset) -> tuple[nn.Module, PreTrainedTokenizerBase]:

@@ -1,6 +1,6 @@
 """What a batch gets done, and what it costs those who ask beside it: ``make bench-batch``.
 
-A service of its own on this machine, asked for ``rate`` in turn by clients one thing after the
+A service of its own on this machine, asked for rates in turn by clients one thing after the
 other, by a batch, by requests that come at random, and by both. Results go to docs/reliability.md.
 """
 
@@ -20,10 +20,11 @@ from loadtests.overload import CLOSED, Clients
 from loadtests.report import RELIABILITY, markdown, percentile, save, setting, setting_line, show
 from loadtests.service import own_ports, service
 from serving.engine.settings import DEMO
-from serving.gateway.batch import JSON_LINES, MOST_LINES
 from serving.tasks.registry import TASKS
 
-TASK = TASKS["rate"]
+TASK = next(iter(TASKS.values()))
+LINES = 10_000
+"""As many as the service takes."""
 SHARE = 0.05
 """Requests beside the batch, as a share of what the service can do."""
 LEAST, MOST_TIMES = 0.9, 2.0
@@ -34,8 +35,8 @@ WARM_UP_SECONDS = 3
 async def batch(url: str, seconds: float) -> float:
     """Return the answers per second that a batch gets, after the warm-up."""
     chance, warm = random.Random(7), time.monotonic() + WARM_UP_SECONDS
-    lines = (TASK.draw(chance).model_dump_json() for _ in range(MOST_LINES))
-    until, count, headers = warm + seconds, 0, {"content-type": JSON_LINES}
+    lines = (TASK.draw(chance).model_dump_json() for _ in range(LINES))
+    until, count, headers = warm + seconds, 0, {"content-type": "application/x-ndjson"}
     async with (
         aiohttp.ClientSession(url) as session,
         session.post(
@@ -46,7 +47,7 @@ async def batch(url: str, seconds: float) -> float:
             if (now := time.monotonic()) > until:
                 return count / seconds
             count += part.count(b"\n") * (now > warm)
-    raise RuntimeError(f"{MOST_LINES} lines took less than {seconds} s: shorten it")
+    raise RuntimeError(f"{LINES} lines took less than {seconds} s: shorten it")
 
 
 async def interactive(url: str, rate: float, seconds: float) -> list[float]:

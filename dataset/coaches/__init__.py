@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from dataset.profiles import Mix
 
@@ -24,3 +24,6 @@ class Source:
     """Row count by file: ``train``, ``validation``, ``test`` and ``odd``."""
     form_rows: int
     """Row count for training the base model."""
+    held_out: Literal["prompt", "answer"] = "prompt"
+    """What no two splits share. Few different answers cannot be held out, but many should be: else
+    a test is a look-up."""

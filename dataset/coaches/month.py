@@ -12,25 +12,28 @@ from dataset.coaches import Source
 from dataset.coaches.rate import coach_rate
 from dataset.profiles import USUAL, Mix, profiles
 from serving.tasks.month.answer import MonthRequest
-from serving.tasks.month.assistance import REPETITIONS, SETS, Slots, values_of
-from serving.tasks.month.exercises import CATEGORIES, LOWER, UPPER, Category, Exercise, fitting
-from serving.tasks.profile import LIFTS
-from serving.tasks.rate.answer import OUTPUT, top_percent
+from serving.tasks.month.assistance import SETS, values_of
+from serving.tasks.month.exercises import Category, Exercise, Kind, fitting
+from serving.tasks.month.week import DAYS, OWN, Lifts, categories_of
+from serving.tasks.profile import AHEAD, BEHIND, standings
+from serving.tasks.rate.answer import OUTPUT
+from serving.tasks.rate.answer import SETS as MAIN_SETS
 
 SEED = 531
 
-COUNT = {1: 2, 2: 3, 3: 3, 4: 4, 5: 4}
-"""Exercises per day by experience, when training ``USUAL_DAYS`` days a week."""
-USUAL_DAYS = 3
-BASE_SETS = {1: 4, 2: 4, 3: 3, 4: 3, 5: 3, 6: 3}
-"""Sets per exercise, by purpose."""
-BASE_REPETITIONS = {1: 8, 2: 10, 3: 16, 4: 12, 5: 12, 6: 6}
-"""Repetitions per set, by purpose."""
+DAY_SETS = {1: 13, 2: 14, 3: 15, 4: 16, 5: 17}
+"""Sets of a day by experience, those of the main lifts included."""
+HEAVY_PERCENT = 90
+"""If the month's heaviest set reaches this percentage, a day has one set less."""
+REPETITIONS: dict[Kind, dict[int, int]] = {
+    "skill": {1: 4, 2: 6, 3: 8, 4: 8, 5: 6, 6: 4},
+    "compound": {1: 8, 2: 10, 3: 16, 4: 12, 5: 12, 6: 6},
+    "isolation": {1: 12, 2: 12, 3: 20, 4: 16, 5: 16, 6: 10},
+}
+"""Repetitions a set, by kind of exercise and purpose."""
 NOVICE_REPETITIONS = 10
-HEAVY_PERCENT = 95
-"""If the month's heaviest set reaches this percentage, assistance loses one set."""
 EQUIPMENT = {
-    1: {"바벨"},
+    1: {"바벨", "중량 벨트"},
     2: {"덤벨", "케이블"},
     3: {"맨몸", "덤벨"},
     4: {"맨몸"},
@@ -41,57 +44,60 @@ EQUIPMENT = {
 
 
 def coach_month(request: MonthRequest) -> dict[str, Any]:
-    """Return each lift's assistance for ``request``, as values of its output.
+    """Return each day's assistance for ``request``, as values of its output.
 
     Args:
         request: the request; its rates must be set.
     """
-    return values_of({lift: _slots(request, lift) for lift in LIFTS})
+    stands = standings(request)
+    days = {}
+    for number, lifts in enumerate(DAYS[request.days_per_week]):
+        sets = _sets(request, lifts, stands)
+        slots: dict[Category, tuple[str, int, int]] = {}
+        for category, count in sets.items():
+            exercise = _exercise(request, number, lifts, category, stands)
+            slots[category] = (exercise.name, count, _repetitions(request, exercise))
+        days[lifts] = slots
+    return values_of(days)
 
 
-def _slots(request: MonthRequest, lift: str) -> Slots:
-    slots: dict[Category, tuple[str, int, int]] = {}
-    for category in _categories(request, lift):
-        exercise = _exercise(request, lift, category)
-        sets, repetitions = _sets(request, lift, category), _repetitions(request, exercise)
-        slots[category] = (exercise.name, sets, repetitions)
-    return slots
+def _sets(request: MonthRequest, lifts: Lifts, stands: dict[str, str]) -> dict[Category, int]:
+    """Return sets by category: the day's, spread evenly, the pull and the lifts' own first."""
+    assert request.rates, "Task 1 comes first"
+    categories = categories_of(lifts, request.experience)
+    total = DAY_SETS[request.experience] - (request.rates.top >= HEAVY_PERCENT)
+    total = max(total - MAIN_SETS * len(lifts), SETS[0] * len(categories))
+    each, more = divmod(total, len(categories))
+    own = [OWN[lift] for lift in lifts]
+    first = sorted(categories, key=lambda one: (one != "pull", one not in own))[:more]
+    sets = {category: each + (category in first) for category in categories}
+    for category in set(own):
+        found = {stands[lift] for lift in lifts if OWN[lift] == category}
+        sets[category] += (BEHIND in found) - (found == {AHEAD} and sets[category] > SETS[0])
+    return sets | {"pull": max(sets["pull"], sets.get("push", 0))}
 
 
-def _categories(request: MonthRequest, lift: str) -> tuple[Category, ...]:
-    count = COUNT[request.experience] + USUAL_DAYS - request.days_per_week
-    count += (request.purpose == 3) - (request.purpose == 6)
-    third: Category = "core" if lift in LOWER else "leg"
-    chosen = {2: ("push", "pull"), 3: ("push", "pull", third), 4: CATEGORIES}
-    wanted = chosen[min(max(count, 2), 4)]
-    return tuple(category for category in CATEGORIES if category in wanted)
-
-
-def _exercise(request: MonthRequest, lift: str, category: Category) -> Exercise:
-    known = fitting(category, lift, request.experience)
+def _exercise(
+    request: MonthRequest, day: int, lifts: Lifts, category: Category, stands: dict[str, str]
+) -> Exercise:
+    known = fitting(category, lifts, request.experience)
+    weak = {lift for lift in lifts if OWN[lift] == category and stands[lift] == BEHIND}
+    if weak:
+        builders = [one for one in known if weak <= set(one.builds)] or [
+            one for one in known if weak & set(one.builds)
+        ]
+        return max(builders, key=lambda one: one.level)
     hardest = max(exercise.level for exercise in known)
     least = min(request.experience - 1, hardest)
     near = [exercise for exercise in known if exercise.level >= least]
-    preferred = [e for e in near if e.equipment in EQUIPMENT[request.purpose]] or near
-    seed = f"{SEED}/{lift}/{category}/{request.experience}/{request.purpose}"
-    return random.Random(seed).choice(preferred)
-
-
-def _sets(request: MonthRequest, lift: str, category: Category) -> int:
-    rates = request.rates
-    assert rates, "Task 1 comes first"
-    top = top_percent(rates.init_weight_rate, rates.increase_rate_week, rates.increase_rate_set)
-    sets = BASE_SETS[request.purpose] + (request.experience >= 4) - (top >= HEAVY_PERCENT)
-    sets += category == "pull" and lift in UPPER
-    return min(max(sets, SETS[0]), SETS[-1])
+    preferred = [one for one in near if one.equipment in EQUIPMENT[request.purpose]] or near
+    random.Random(f"{SEED}/{category}/{request.experience}/{request.purpose}").shuffle(preferred)
+    return preferred[day % len(preferred)]
 
 
 def _repetitions(request: MonthRequest, exercise: Exercise) -> int:
-    base = BASE_REPETITIONS[request.purpose]
-    if request.experience == 1:
-        base = max(base, NOVICE_REPETITIONS)
-    steps = (len(exercise.muscles) == 1) + (exercise.category == "core")
-    return REPETITIONS[min(REPETITIONS.index(base) + steps, len(REPETITIONS) - 1)]
+    count = REPETITIONS[exercise.kind][request.purpose]
+    return max(count, NOVICE_REPETITIONS) if request.experience == 1 else count
 
 
 SHARE_COACHED = 0.5
@@ -105,7 +111,7 @@ def requests(seed: int, mix: Mix = USUAL) -> Iterator[MonthRequest]:
     for profile in profiles(seed, mix):
         coached = rng.random() < SHARE_COACHED
         rates = coach_rate(profile) if coached else rng.choice(legal)
-        days = rng.choice((2, 3, 4))
+        days = rng.choice(list(DAYS))
         yield MonthRequest.model_validate(
             {**profile.model_dump(), "days_per_week": days, "rates": rates}
         )
@@ -114,6 +120,7 @@ def requests(seed: int, mix: Mix = USUAL) -> Iterator[MonthRequest]:
 SOURCE = Source(
     requests=requests,
     coach=coach_month,
-    rows={"train": 7_000, "validation": 800, "test": 800, "odd": 800},
-    form_rows=7_000,
+    rows={"train": 16_000, "validation": 1_000, "test": 2_000, "odd": 2_000},
+    form_rows=8_000,
+    held_out="answer",
 )

@@ -90,7 +90,8 @@ def _configuration(path: Path) -> LoraConfiguration:
 
 def _check_weights(path: Path, configuration: LoraConfiguration, shapes: Shapes) -> None:
     try:
-        found: dict[str, dict[str, Any]] = dict(deserialize(path.read_bytes()))
+        tensors = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+        found: dict[str, dict[str, Any]] = dict(tensors)
     except OSError as error:
         raise AdapterError(f"{path} cannot be read: {error.strerror}") from error
     except SafetensorError as error:

@@ -59,9 +59,8 @@ class BatchLine(BaseModel):
 @lru_cache
 def _line_of(request: type[BaseModel], url: str) -> type[BatchLine]:
     """Return the line whose body is a ``request``, to ``url`` or as a chat."""
-    return create_model(
-        "BatchLine", __base__=BatchLine, url=(Literal[url, CHAT], ...), body=(request, ...)
-    )
+    urls: Any = Literal[url, CHAT]
+    return create_model("BatchLine", __base__=BatchLine, url=(urls, ...), body=(request, ...))
 
 
 def batch_limit(most: int) -> AdaptiveLimit:
@@ -194,10 +193,11 @@ def _read(
     Raises:
         ClientError: it is not a request of ``task``.
     """
+    request: type[BaseModel] = task.request
     if not fields.keys() & BatchLine.model_fields.keys():
-        return validated(task.request, line), False
+        return validated(request, line), False
     if fields.get("url") != CHAT:
-        return validated(_line_of(task.request, url), line).body, False
+        return validated(_line_of(request, url), line).body, False
     chat = validated(_line_of(ChatRequest, url), line).body
     if chat.model != task.name:
         words = f"body.model cannot be {chat.model[:80]!r}; this batch is of {task.name}"

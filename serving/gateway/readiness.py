@@ -206,7 +206,7 @@ async def _prove_adapter(engine: Engine, task: Task[Any], base: str) -> None:
                 {},
                 Deadline.after(PROOF_SECONDS),
             )
-            for asked in map(task.question, task.examples)
+            for asked in map(task.question, task.examples + task.edges)
         ]
         return [completion.text for completion in await asyncio.gather(*completions)]
 

@@ -124,7 +124,8 @@ class Task(ABC, Generic[Request]):
     rules: ClassVar[tuple[str, ...]]
     """All rules that ``check`` can report."""
     examples: tuple[Request, ...]
-    """Complete requests for documentation and golden prompts; together they cover every output."""
+    """Complete requests for documentation and golden prompts; with the edges they cover every
+    output."""
     edges: tuple[Request, ...]
     """Edge cases beyond the examples; the prompt fingerprint covers them too."""
     example_answer: ClassVar[Values]
@@ -204,7 +205,7 @@ class Task(ABC, Generic[Request]):
 
     def outputs(self) -> list[Output]:
         """Return the task's distinct outputs."""
-        found = [self.question(request).output for request in self.examples]
+        found = [self.question(request).output for request in self.examples + self.edges]
         return list(dict.fromkeys(found))
 
     def prompt_fingerprint(self) -> str:

@@ -16,7 +16,7 @@ from serving.tasks.base import BadRequest, Calculation
 from serving.tasks.month.answer import CycleRequest, target_kg
 from serving.tasks.month.examples import EXAMPLES
 from serving.tasks.profile import LIFTS, MAX_KG, MIN_KG, ByLift, Profile, RmWeight
-from serving.tasks.rate.answer import Rates, top_percent
+from serving.tasks.rate.answer import Rates
 
 STEP_KG = {"bench_press": 2.5, "squat": 5.0, "dead_lift": 5.0, "over_head_press": 2.5}
 RESET_SHARE = 0.9
@@ -77,8 +77,7 @@ def next_cycle(request: NextRequest) -> NextAnswer:
 def _next(request: NextRequest, lift: str) -> NextLift:
     before, rates = getattr(request.rm_weight, lift), request.rates
     repetitions = getattr(request.repetitions, lift)
-    top = top_percent(rates.init_weight_rate, rates.increase_rate_week, rates.increase_rate_set)
-    kg = request.loading.nearest(target_kg(before, request.basis, top)).kg
+    kg = request.loading.nearest(target_kg(before, request.basis, rates.top)).kg
     estimate = kg * (1 + repetitions / EPLEY_REPETITIONS)
     candidates: dict[Change, float] = {"step": before + STEP_KG[lift], "estimate": estimate}
     change = min(candidates, key=candidates.__getitem__)

@@ -148,6 +148,28 @@ def draw(rng: Random) -> Profile:
     )
 
 
+BEHIND, EVEN, AHEAD = STANDINGS = ("뒤처짐", "비슷", "앞섬")
+"""How a lift stands among a lifter's four."""
+APART = 0.1
+"""Share of the mean from which a lift stands apart from the others."""
+
+
+def standings(profile: Profile) -> dict[str, str]:
+    """Return how each lift stands: its 1RM as a share of its standard, against the four's mean.
+    Weights are on the 2.5 kg grid, as in the prompt."""
+    standard = STANDARD_KG[profile.gender]
+    shares = {lift: on_grid(getattr(profile.rm_weight, lift)) / standard[lift] for lift in LIFTS}
+    mean = sum(shares.values()) / len(shares)
+    return {
+        lift: BEHIND
+        if share < (1 - APART) * mean
+        else AHEAD
+        if share > (1 + APART) * mean
+        else EVEN
+        for lift, share in shares.items()
+    }
+
+
 def describe(profile: Profile) -> str:
     """Describe experience, gender and purpose in words."""
     return f"{EXPERIENCE[profile.experience]} {profile.gender}, {PURPOSE[profile.purpose]}"

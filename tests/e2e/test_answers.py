@@ -32,6 +32,7 @@ from tests.kit.bad_requests import CASES, GOOD
 from tests.kit.exposition import samples
 from tests.kit.oracle import faults
 from tests.kit.oracle_month import month_faults
+from tests.kit.oracle_week import week_faults
 from tests.kit.stack import Stack
 
 RATE = "/gen/routine/rate"
@@ -71,11 +72,12 @@ async def test_the_published_profiles_have_right_months_for_two_three_and_four_d
         assert month["rates"].items() <= rates[number // 3].items()
 
 
-@pytest.mark.parametrize("number", [200, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [200, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mix", [USUAL, ODD], ids=["usual", "odd"])
 async def test_random_months_are_right_and_days_are_as_the_coach_s(
-    number: int, stack: Stack
+    mix: Mix, number: int, stack: Stack
 ) -> None:
-    unseen = (r for r in SOURCES["month"].requests(UNSEEN_SEED) if _is_unseen(r))
+    unseen = (r for r in SOURCES["month"].requests(UNSEEN_SEED, mix) if _is_unseen(r))
     chance = random.Random(UNSEEN_SEED)
     asked = [
         request.model_copy(
@@ -91,16 +93,17 @@ async def test_random_months_are_right_and_days_are_as_the_coach_s(
     right = []
     for request, answer in zip(asked, answers, strict=True):
         assert month_faults(request.model_dump(), answer) == []
+        assert week_faults(request.model_dump(), answer) == []
         complete = TASKS["month"].complete(request, answer["rates"])
         coached = json.loads(TASKS["month"].render(complete, coach_month(complete)))
         weeks = zip(answer["weeks"], coached["weeks"], strict=True)
         right += [day in week["days"] for week, other in weeks for day in other["days"]]
-    assert sum(right) >= 0.9 * len(right)
+    assert sum(right) >= 0.98 * len(right)
 
 
 def _is_unseen(request: Profile) -> bool:
     task = TASKS["month" if isinstance(request, MonthRequest) else "rate"]
-    return split_of(task.question(request).prompt) == "test"
+    return split_of(task, request) == "test"
 
 
 async def test_both_adapters_in_one_batch_answer_as_they_do_alone(stack: Stack) -> None:
@@ -137,7 +140,7 @@ async def test_a_thousand_unseen_profiles_are_answered_right_and_as_the_coach_wo
         coach_rate(profile).items() <= answer.items()
         for profile, answer in zip(asked, answers, strict=True)
     ]
-    assert sum(agree) >= 970
+    assert sum(agree) >= 990
 
 
 async def test_one_request_at_a_time_takes_under_a_second_at_the_median(stack: Stack) -> None:

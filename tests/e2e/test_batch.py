@@ -26,7 +26,7 @@ def test_a_file_s_answers_are_the_routes(stack: Stack, task: str, tmp_path: Path
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(one.model_dump_json() + "\n" for one in asked))
     client = Path(sys.executable).with_name("routine531")
-    command = [client, "--url", stack.url, "batch", source, target, "--task", task]
+    command = [str(client), "--url", stack.url, "batch", str(source), str(target), "--task", task]
     subprocess.run(command, check=True, timeout=120)
     lines = [json.loads(line) for line in target.read_text().splitlines()]
     found = {int(one["custom_id"]): one["response"]["body"] for one in lines}

@@ -1,7 +1,7 @@
 """Oracle for Task 2 answers, written only from the product page.
 
 It shares no code with the renderer or the gateway's check: it computes kilograms in exact
-fractions. From the contract it uses only the catalogue's facts: which exercise assists which lift.
+fractions. From the contract it uses only the catalogue's facts about exercises.
 """
 
 from fractions import Fraction
@@ -10,7 +10,11 @@ from typing import Any
 from serving.tasks.month.exercises import CATALOGUE
 from tests.kit.oracle import heavy
 
-LIFTS = {"bench_press", "squat", "dead_lift", "over_head_press"}
+DAYS = {
+    2: [["squat", "bench_press"], ["dead_lift", "over_head_press"]],
+    3: [["squat"], ["bench_press", "over_head_press"], ["dead_lift"]],
+    4: [["over_head_press"], ["dead_lift"], ["bench_press"], ["squat"]],
+}
 PLAN = [[5, 5, 5], [3, 3, 3], [5, 3, 1], [5, 5, 5]]
 WARM_UP = [(40, 5, False), (50, 5, False), (60, 3, False)]
 
@@ -25,15 +29,13 @@ def month_faults(request: dict[str, Any], answer: dict[str, Any]) -> list[str]:
         found.append(f"rates are {answer['rates']}")
     found += heavy(list(answer["rates"].values()))
     days = [(number, day) for number, week in enumerate(answer["weeks"]) for day in week["days"]]
-    for start in range(3):
-        fortnight = {
-            one["lift"]
-            for number, day in days
-            if number in (start, start + 1)
-            for one in day["lifts"]
-        }
-        if fortnight != LIFTS:
-            found.append(f"weeks {start + 1} and {start + 2} train only {fortnight}")
+    for week in answer["weeks"]:
+        lifts = [[one["lift"] for one in day["lifts"]] for day in week["days"]]
+        if lifts != DAYS[per_week]:
+            found.append(f"week {week['week']} trains {lifts}")
+        kinds = {one["category"] for day in week["days"] for one in day["assistance"]}
+        if not {"leg", "core"} <= kinds:
+            found.append(f"week {week['week']} has only {kinds}")
     before: dict[str, list[tuple[str, int]]] = {}
     for number, day in days:
         for one in day["lifts"]:
@@ -42,9 +44,9 @@ def month_faults(request: dict[str, Any], answer: dict[str, Any]) -> list[str]:
         volume = [(e["name"], e["sets"] * e["repetitions"]) for e in day["assistance"]]
         if number == 3:
             volume = [(name, 2 * count) for name, count in volume]
-        lifts = "+".join(one["lift"] for one in day["lifts"])
-        if before.setdefault(lifts, volume) != volume:
-            found.append(f"week {number + 1}: {volume} after {before[lifts]}")
+        name = "+".join(one["lift"] for one in day["lifts"])
+        if before.setdefault(name, volume) != volume:
+            found.append(f"week {number + 1}: {volume} after {before[name]}")
     return found + _head(request, answer)
 
 
@@ -128,7 +130,8 @@ def _assistance(request: dict[str, Any], day: dict[str, Any]) -> list[str]:
     for exercise in day["assistance"]:
         known = CATALOGUE.get(exercise["name"])
         lifts = {one["lift"] for one in day["lifts"]}
-        if not known or not lifts <= {*known.lifts} or known.level > request["experience"]:
+        suits = known and (lifts <= {*known.lifts} or lifts & {*known.builds})
+        if not known or not suits or known.level > request["experience"]:
             found.append(f"{exercise['name']} does not suit {lifts}")
         elif exercise["muscle_groups"] != list(known.muscles):
             found.append(f"{exercise['name']} trains {exercise['muscle_groups']}")

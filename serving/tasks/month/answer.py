@@ -1,7 +1,7 @@
 """Task 2, ``month``: four weeks of training days, with weights in kg and assistance work.
 
-The model decides the assistance work (``assistance``). The lift of each day, the percentages, the
-weights and the deload are computed from the request and its rates.
+The model decides the assistance work (``assistance``). The lifts of each day (``week``), the
+percentages, the weights and the deload are computed from the request and its rates.
 """
 
 import math
@@ -23,6 +23,7 @@ from serving.tasks.month.loading import (
     PlateStep,
     loading_of,
 )
+from serving.tasks.month.week import DAYS, Lifts
 from serving.tasks.profile import LIFTS, ByLift, Profile, doubts
 from serving.tasks.rate.answer import (
     LOADING_WEEKS,
@@ -34,8 +35,6 @@ from serving.tasks.rate.answer import (
 )
 
 WEEKS = 4
-ROTATION = ("bench_press", "squat", "over_head_press", "dead_lift")
-"""Order of the main lifts: alternates upper and lower body for any number of days per week."""
 BASIS_SHARE = {"1rm": Decimal(1), "tm": Decimal("0.9")}
 """What percentages refer to, as a share of 1RM: the 1RM or the training max."""
 WARM_UP = ((40, "5"), (50, "5"), (60, "3"))
@@ -199,22 +198,17 @@ class MonthAnswer(_Part):
     notes: list[str] = Field(description="확인할 것: 파운드로 보이는 중량 등")
 
 
-def lift_of(week: int, day: int, days_per_week: int) -> str:
-    """Return the main lift of a training day; ``week`` and ``day`` are zero-based."""
-    return ROTATION[(week * days_per_week + day) % len(ROTATION)]
-
-
 def render(request: MonthRequest, values: Mapping[str, Any]) -> str:
     """Return the month as JSON text.
 
     Args:
         request: the request, including its rates.
-        values: model decisions, as parsed by ``assistance.output_for(request.experience)``.
+        values: model decisions, as parsed by the request's ``assistance.output_for``.
     """
     assert request.rates, "Task 1 comes first"
     rates = request.rates.model_dump()
     plan = percents(*rates.values())
-    days = range(request.days_per_week)
+    days = list(enumerate(DAYS[request.days_per_week], 1))
     return encode(
         {
             "program": PROGRAM,
@@ -228,7 +222,7 @@ def render(request: MonthRequest, values: Mapping[str, Any]) -> str:
                 {
                     "week": week + 1,
                     "deload": week >= LOADING_WEEKS,
-                    "days": [_day(request, values, plan[week], week, day) for day in days],
+                    "days": [_day(request, values, plan[week], week, *day) for day in days],
                 }
                 for week in range(WEEKS)
             ],
@@ -245,13 +239,18 @@ def _training_max(request: MonthRequest) -> dict[str, float] | None:
 
 
 def _day(
-    request: MonthRequest, values: Mapping[str, Any], plan: list[int], week: int, day: int
+    request: MonthRequest,
+    values: Mapping[str, Any],
+    plan: list[int],
+    week: int,
+    day: int,
+    lifts: Lifts,
 ) -> dict[str, Any]:
-    lift = lift_of(week, day, request.days_per_week)
+    sets = list(zip(plan, REPETITIONS[week], strict=True))
     share = 1 if week < LOADING_WEEKS else 2
     return {
-        "day": day + 1,
-        "lifts": [_main_lift(request, lift, list(zip(plan, REPETITIONS[week], strict=True)))],
+        "day": day,
+        "lifts": [_main_lift(request, lift, sets) for lift in lifts],
         "assistance": [
             {
                 "name": exercise.name,
@@ -261,7 +260,7 @@ def _day(
                 "sets": count,
                 "repetitions": repetitions // share,
             }
-            for exercise, count, repetitions in slots_of(values, lift)
+            for exercise, count, repetitions in slots_of(values, lifts, request.experience)
         ],
     }
 

@@ -6,7 +6,6 @@ catalogue. It deliberately shares no code with ``answer.render``, so that it can
 
 from collections import Counter
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,9 +22,9 @@ from serving.tasks.month.answer import (
 from serving.tasks.month.exercises import CATALOGUE
 
 RULES = (
-    "keys", "request", "layout", "training_max", "rotation", "warm_up", "percent", "too_heavy",
+    "keys", "request", "layout", "training_max", "lifts", "warm_up", "percent", "too_heavy",
     "kg", "plates", "repetitions", "assistance_count", "assistance_fits", "assistance_repeats",
-    "assistance_volume", "deload",
+    "assistance_volume", "assistance_gaps", "deload",
 )  # fmt: skip
 """All rules that the check can report."""
 _REPETITIONS = {1: "5 5 5+", 2: "3 3 3+", 3: "5 3 1+", 4: "5 5 5"}
@@ -34,6 +33,13 @@ _DELOAD = 4
 _MAX_PERCENT = {1: 85, 2: 90, 3: 95, _DELOAD: 80}
 """Of a week's sets. A deload is at most 80 %: lighter than a week 1 of 85 %."""
 _TOLERANCE_KG = 1e-6
+_LIFTS = {
+    2: "squat bench_press, dead_lift over_head_press",
+    3: "squat, bench_press over_head_press, dead_lift",
+    4: "over_head_press, dead_lift, bench_press, squat",
+}
+"""Of each day, by days a week."""
+_REPETITION_RANGES = {"skill": (4, 8), "compound": (6, 16), "isolation": (10, 20)}
 
 Broken = set[str]
 
@@ -60,17 +66,17 @@ def check_month(request: MonthRequest, answer: Mapping[str, Any]) -> list[str]:
         return ["layout"]
     broken: Broken = set()
     _check_training_max(request, month, broken)
-    _check_rotation(month.weeks, broken)
-    usual: dict[str, list[AssistanceExercise]] = {}
+    first = month.weeks[0]
     for week in month.weeks:
-        for day in week.days:
+        _check_week(request, week, broken)
+        for day, usual in zip(week.days, first.days, strict=True):
             for one in day.lifts:
                 _check_sets(request, week.week, one, broken)
-            _check_assistance(request, day, broken)
-            lifts = " ".join(one.lift for one in day.lifts)
             if week.deload:
-                _check_deload(usual.get(lifts, []), day.assistance, broken)
-            elif usual.setdefault(lifts, day.assistance) != day.assistance:
+                _check_deload(usual.assistance, day.assistance, broken)
+                continue
+            _check_assistance(request, day, broken)
+            if day.assistance != usual.assistance:
                 broken.add("assistance_volume")
     return sorted(broken)
 
@@ -83,12 +89,15 @@ def _check_training_max(request: MonthRequest, month: MonthAnswer, broken: Broke
         broken.add("training_max")
 
 
-def _check_rotation(weeks: list[Week], broken: Broken) -> None:
-    """Check that any two consecutive weeks include all four lifts."""
-    for one, other in pairwise(weeks):
-        days = one.days + other.days
-        if len({main.lift for day in days for main in day.lifts}) != 4:
-            broken.add("rotation")
+def _check_week(request: MonthRequest, week: Week, broken: Broken) -> None:
+    """Check that a week has every lift on its day, and leg and core work."""
+    lifts = ", ".join(" ".join(one.lift for one in day.lifts) for day in week.days)
+    if lifts != _LIFTS[request.days_per_week] or [d.day for d in week.days] != [
+        *range(1, len(week.days) + 1)
+    ]:
+        broken.add("lifts")
+    if not {"leg", "core"} <= {one.category for day in week.days for one in day.assistance}:
+        broken.add("assistance_gaps")
 
 
 def _check_sets(request: MonthRequest, week: int, main: MainLift, broken: Broken) -> None:
@@ -136,6 +145,7 @@ def _check_plates(request: MonthRequest, one: LiftSet, broken: Broken) -> None:
 
 def _check_assistance(request: MonthRequest, day: Day, broken: Broken) -> None:
     names = [exercise.name for exercise in day.assistance]
+    lifts = {main.lift for main in day.lifts}
     if not 2 <= len(names) <= 4:
         broken.add("assistance_count")
     if len(set(names)) != len(names):
@@ -146,18 +156,20 @@ def _check_assistance(request: MonthRequest, day: Day, broken: Broken) -> None:
         if (
             not known
             or facts != (known.category, list(known.muscles), known.equipment)
-            or not {main.lift for main in day.lifts} <= set(known.lifts)
+            or not (lifts <= set(known.lifts) or lifts & set(known.builds))
             or known.level > request.experience
         ):
             broken.add("assistance_fits")
-        if not (1 <= given.sets <= 5 and 3 <= given.repetitions <= 20):
+            continue
+        least, most = _REPETITION_RANGES[known.kind]
+        if not (2 <= given.sets <= 5 and least <= given.repetitions <= most):
             broken.add("assistance_volume")
 
 
 def _check_deload(
     usual: list[AssistanceExercise], deload: list[AssistanceExercise], broken: Broken
 ) -> None:
-    """Check that each exercise has half the volume of the lift's earlier days in the month."""
+    """Check that each exercise has half the volume of the same day in week 1."""
     same = [exercise.name for exercise in usual] == [exercise.name for exercise in deload]
     halved = same and all(
         2 * now.sets * now.repetitions == before.sets * before.repetitions

@@ -3,6 +3,7 @@
 from serving.tasks.base import BadRequest
 from serving.tasks.month.answer import MonthRequest
 from serving.tasks.month.assistance import values_of
+from serving.tasks.month.week import DAYS
 from serving.tasks.profile import PUBLISHED, Profile
 from serving.tasks.rate.answer import RATES
 
@@ -22,20 +23,33 @@ def _named(rates: tuple[int, ...]) -> dict[str, int]:
     return dict(zip(RATES, rates, strict=True))
 
 
+CLASSIC = (65, 5, 10, 40)
 PROGRESSIONS = ((55, 10, 5, 50), (65, 5, 10, 40), (55, 10, 5, 50), (60, 5, 10, 40), (65, 5, 10, 35))
 EXAMPLES = tuple(
     request_of(profile, 2 + number % 3, rates)
     for number, (profile, rates) in enumerate(zip(PUBLISHED, PROGRESSIONS, strict=True))
 )
-"""The published profiles with one progression each; covers every experience level."""
-EDGES = (request_of(PUBLISHED[0], 4, (40, 5, 5, 45)), request_of(PUBLISHED[1], 2, (75, 5, 5, 35)))
-"""Requests with the lightest and the heaviest initial rate."""
+"""The published profiles with one progression each."""
+EDGES = (
+    request_of(PUBLISHED[0], 4, (40, 5, 5, 45)),
+    request_of(PUBLISHED[1], 2, (75, 5, 5, 35)),
+    *(request_of(profile, days, CLASSIC) for profile in PUBLISHED for days in DAYS),
+)
+"""Requests with the lightest and the heaviest initial rate, and for every output."""
 ANSWER = values_of(
     {
-        "bench_press": {"push": ("푸시업", 4, 10), "pull": ("인버티드 로우", 5, 10)},
-        "squat": {"push": ("체스트 프레스 머신", 4, 10), "pull": ("랫풀다운", 4, 10)},
-        "dead_lift": {"push": ("숄더 프레스 머신", 4, 10), "pull": ("시티드 케이블 로우", 4, 10)},
-        "over_head_press": {"push": ("사이드 레터럴 레이즈", 4, 12), "pull": ("페이스 풀", 5, 12)},
+        ("squat", "bench_press"): {
+            "push": ("트라이셉스 푸시다운", 2, 12),
+            "pull": ("인버티드 로우", 2, 10),
+            "leg": ("스텝업", 2, 10),
+            "core": ("플랭크 숄더 탭", 2, 12),
+        },
+        ("dead_lift", "over_head_press"): {
+            "push": ("숄더 프레스 머신", 2, 10),
+            "pull": ("랫풀다운", 2, 10),
+            "leg": ("글루트 브리지", 3, 12),
+            "core": ("크런치", 2, 12),
+        },
     }
 )
 """Good assistance work for the first example."""

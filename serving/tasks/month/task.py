@@ -11,15 +11,24 @@ from serving.tasks.month.answer import MonthAnswer, MonthRequest, render
 from serving.tasks.month.assistance import output_for
 from serving.tasks.month.check import RULES, check_month
 from serving.tasks.month.examples import ANSWER, BAD, EDGES, EXAMPLES, request_of
-from serving.tasks.profile import EXPERIENCE, LIFTS, Profile, describe, draw
+from serving.tasks.month.week import DAYS
+from serving.tasks.profile import (
+    EXPERIENCE,
+    LIFTS,
+    Profile,
+    describe,
+    draw,
+    on_grid,
+    standings,
+)
 from serving.tasks.prompt import Facts
 from serving.tasks.rate.answer import OUTPUT, RATES, Rates
 
-EXPERIENCE_FACT = "운동경험"
+EXPERIENCE_FACT, DAYS_FACT = "운동경험", "주당 훈련일"
 
 
 class MonthTask(Task[MonthRequest]):
-    """Decides each lift's assistance work from profile, days and rates; computes the rest."""
+    """Decides each day's assistance work from profile, days and rates; computes the rest."""
 
     name = "month"
     summary = "한 달 5/3/1 루틴: 날마다 메인 리프트의 중량(kg)과 보조 운동"
@@ -32,27 +41,32 @@ class MonthTask(Task[MonthRequest]):
     example_answer = ANSWER
     bad = BAD
     part = "day"
-    least_score = 0.9
+    least_score = 0.99
     prerequisite = "rate"
 
     def facts(self, request: MonthRequest) -> Facts:
-        """Return the inputs that assistance work depends on."""
+        """Return the inputs that assistance work depends on: the month's heaviest set, and each
+        lift's weight, rounded to 2.5 kg, with how it stands among the four."""
         assert request.rates, "Task 1 comes first"
-        names = ("시작 강도", "주간 증가", "세트 증가", "디로딩 강도")
-        rates = zip(names, request.rates.model_dump().values(), strict=True)
+        stands, weights = standings(request), request.rm_weight
         return {
             EXPERIENCE_FACT: request.experience,
+            "성별": request.gender,
             "운동목표": request.purpose,
-            "주당 훈련일": request.days_per_week,
-            "진행률": {name: f"{rate}%" for name, rate in rates},
+            DAYS_FACT: request.days_per_week,
+            "최고 강도": f"{request.rates.top}%",
+            "1RM": {
+                name: f"{on_grid(getattr(weights, lift)):g}kg, {stands[lift]}"
+                for lift, name in LIFTS.items()
+            },
         }
 
     def output(self, facts: Facts) -> Output:
-        """Return the assistance output for the experience level in ``facts``."""
-        experience = int(str(facts[EXPERIENCE_FACT]))
-        if experience not in EXPERIENCE:
-            raise ValueError(f"no experience {experience}")
-        return output_for(experience)
+        """Return the assistance output for the experience and days in ``facts``."""
+        experience, days = int(str(facts[EXPERIENCE_FACT])), int(str(facts[DAYS_FACT]))
+        if experience not in EXPERIENCE or days not in DAYS:
+            raise ValueError(f"no experience {experience} on {days} days a week")
+        return output_for(experience, days)
 
     def render(self, request: MonthRequest, values: Values) -> str:
         """Return the four weeks as JSON."""
@@ -83,10 +97,11 @@ class MonthTask(Task[MonthRequest]):
         return request.model_copy(update={"rates": Rates.model_validate(values)})
 
     def parts(self, values: Values) -> list[Values]:
-        """Split the decisions by main lift."""
+        """Split the decisions by training day."""
+        names = dict.fromkeys(path.partition(".")[0] for path in values)
         return [
-            {path: value for path, value in values.items() if path.startswith(f"{lift}.")}
-            for lift in LIFTS
+            {path: value for path, value in values.items() if path.startswith(f"{name}.")}
+            for name in names
         ]
 
     def forms(self) -> tuple[Form, ...]:

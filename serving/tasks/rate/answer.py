@@ -26,11 +26,6 @@ REPETITIONS = (("5", "5", "5+"), ("3", "3", "3+"), ("5", "3", "1+"), ("5", "5", 
 """Repetitions by week and set; ``+`` means as many as possible (AMRAP)."""
 
 
-def top_percent(init: int, week: int, set_: int) -> int:
-    """Return the percentage of the heaviest set of the month (week 3, set 3)."""
-    return init + week * (LOADING_WEEKS - 1) + set_ * (SETS - 1)
-
-
 def week_fits(week: int, init: int) -> bool:
     return set_fits(SMALLEST_INCREASE, init, week)
 
@@ -121,6 +116,11 @@ class Rates(BaseModel):
     increase_rate_week: WeekRate
     increase_rate_set: SetRate
     deloading_rate: DeloadRate
+
+    @property
+    def top(self) -> int:
+        """Percentage of the heaviest set of the month: week 3, set 3."""
+        return percents(*self.model_dump().values())[LOADING_WEEKS - 1][-1]
 
     @field_validator(*RATES)
     @classmethod

@@ -114,6 +114,7 @@ def test_splits_share_no_prompt_and_rows_load_with_datasets(
     task: Task[Any], tmp_path: Path
 ) -> None:
     prompts: dict[str, set[str]] = {}
+    answers: dict[str, set[str]] = {}
     for file, form in (("train", True), *((name, False) for name in FILES)):
         path = tmp_path / f"{file}{form}.jsonl"
         write(path, rows(task, file, 200, 3, form), 200, coached=not form)
@@ -121,9 +122,14 @@ def test_splits_share_no_prompt_and_rows_load_with_datasets(
         assert {"prompt", "completion"} <= set(loaded.column_names)
         assert len(set(loaded["prompt"])) == 200
         split = "test" if file == "odd" else file
-        assert {split_of(prompt) for prompt in loaded["prompt"]} == {split}
+        requests = map(task.request.model_validate_json, loaded["request"])
+        assert {split_of(task, request) for request in requests} == {split}
         prompts.setdefault(split, set()).update(loaded["prompt"])
+        if SOURCES[task.name].held_out == "answer" and not form:
+            answers.setdefault(split, set()).update(loaded["completion"])
     for one, other in itertools.combinations(prompts.values(), 2):
+        assert not one & other
+    for one, other in itertools.combinations(answers.values(), 2):
         assert not one & other
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from transformers import EvalPrediction
 
 from dataset.generate import rows
@@ -13,7 +14,7 @@ from finetune.data import IGNORED, TokenizationError, collate, encode_row
 from finetune.export import ExportError, export
 from finetune.recipe import Lora, Recipe, RecipeError
 from finetune.tokenizer import train_tokenizer
-from finetune.train import load, share_all_decided
+from finetune.train import load, order_numbers, share_all_decided
 from serving.lock import Lock
 from serving.tasks.registry import TASKS
 from tests.unit.finetune.tiny import recipe
@@ -51,6 +52,23 @@ def test_a_wrong_recipe_names_file_and_field(text: str, words: str, tmp_path: Pa
     with pytest.raises(RecipeError, match=words) as caught:
         Recipe.load(path)
     assert "bad.yaml" in str(caught.value)
+
+
+def test_embeddings_tell_the_order_of_numbers() -> None:
+    tokenizer = train_tokenizer(TEXTS, 1024)
+    embeddings = torch.zeros(1024, 256)
+    order_numbers(embeddings, tokenizer, 0.02)
+    numbers = sorted(
+        (int(text), number)
+        for token, number in tokenizer.get_vocab().items()
+        if (text := tokenizer.convert_tokens_to_string([token]).strip()).isdecimal()
+    )
+    least = embeddings[numbers[0][1]]
+    distances = [float((embeddings[number] - least).norm()) for _, number in numbers]
+    assert distances == sorted(distances) and distances[-1] > 0.1
+    assert embeddings.count_nonzero(dim=1).tolist().count(256) == len(numbers) > 50
+    words = tokenizer.encode("스쿼트")
+    assert not embeddings[words].any()
 
 
 def test_loss_weights_fall_on_completion_and_decisions() -> None:
