@@ -35,10 +35,10 @@ MOST_BATCHES = 4
 """As many may be under way; each may hold ``MOST_BYTES``."""
 RETRY_SECONDS = 30
 """Retry-After when there are more."""
-MANY_TIMES = 3
-"""Longest time of a line at the engine, in multiples of the shortest seen. A batch of N requests
-takes about a + b N seconds: at three times what one takes, two thirds of the engine's throughput
-are used, and a request that comes in between takes at most about three times as long."""
+MANY_TIMES = 6
+"""Longest time of a line at the engine, in multiples of the shortest seen. Lines stand still in the
+steps of tasks (``vllm_plugin.patches.priority``), but one that has begun must end, and it takes as
+long as there are lines. Six times is five sixths of the throughput (``limit``)."""
 CHAT = "/v1/chat/completions"
 
 Tell = Callable[[bytes], Awaitable[None]]

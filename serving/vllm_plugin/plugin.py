@@ -1,7 +1,7 @@
 """vLLM plugin that changes vLLM's processes (entry point group ``vllm.general_plugins``).
 
-With the tested vLLM version only, it applies ``patches.constraints`` and, on CPU, ``patches.lora``,
-``patches.batch`` and ``patches.sampling``.
+With the tested vLLM version only, it applies ``patches.constraints``, ``patches.priority`` and, on
+CPU, ``patches.lora``, ``patches.batch`` and ``patches.sampling``.
 
 vLLM runs its engine core and workers as children of the API server. If the API server is killed
 (out of memory, SIGKILL), vLLM 0.32 leaves them running. They hold the model's memory and the output
@@ -42,6 +42,7 @@ def register() -> None:
         return
     _limit_constraints()
     _allow_biases()
+    _hold_batches()
     if current_platform.is_cpu():
         _change_cpu()
 
@@ -76,6 +77,14 @@ def _allow_biases() -> None:
     from vllm.sampling_params import SamplingParams
 
     setattr(SamplingParams, "_validate_spec_decode", lambda *_: None)  # noqa: B010
+
+
+def _hold_batches() -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    from serving.vllm_plugin.patches.priority import schedule
+
+    setattr(Scheduler, "schedule", schedule)  # noqa: B010
 
 
 def _change_cpu() -> None:
