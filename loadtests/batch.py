@@ -6,6 +6,7 @@ other, by a batch, by requests that come at random, and by both. Results go to d
 
 import argparse
 import asyncio
+import io
 import itertools
 import random
 import statistics
@@ -35,12 +36,12 @@ WARM_UP_SECONDS = 3
 async def batch(url: str, seconds: float) -> float:
     """Return the answers per second that a batch gets, after the warm-up."""
     chance, warm = random.Random(7), time.monotonic() + WARM_UP_SECONDS
-    lines = (TASK.draw(chance).model_dump_json() for _ in range(LINES))
+    body = "\n".join(TASK.draw(chance).model_dump_json() for _ in range(LINES)).encode()
     until, count, headers = warm + seconds, 0, {"content-type": "application/x-ndjson"}
     async with (
         aiohttp.ClientSession(url) as session,
         session.post(
-            f"/gen/routine/{TASK.name}/batch", data="\n".join(lines), headers=headers
+            f"/gen/routine/{TASK.name}/batch", data=io.BytesIO(body), headers=headers
         ) as response,
     ):
         async for part in response.content.iter_any():
