@@ -7,7 +7,6 @@ other, by a batch, by requests that come at random, and by both. Results go to d
 import argparse
 import asyncio
 import io
-import itertools
 import random
 import statistics
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 import aiohttp
 import uvloop
 
-from loadtests.overload import CLOSED, Clients
+from loadtests.overload import CLOSED, Clients, best
 from loadtests.report import RELIABILITY, markdown, percentile, save, setting, setting_line, show
 from loadtests.service import own_ports, service
 from serving.engine.settings import DEMO
@@ -61,28 +60,15 @@ async def interactive(url: str, rate: float, seconds: float) -> list[float]:
     return [reply.seconds for reply in clients.replies]
 
 
-async def closed(url: str, seconds: float) -> float:
-    """Return the answers per second that as many clients get as are best."""
-    clients, found = Clients(url, TASK.name), []
-    await clients.closed(CLOSED[0], time.monotonic() + WARM_UP_SECONDS)
-    for number in CLOSED:
-        until, before = time.monotonic() + seconds / len(CLOSED), len(clients.replies)
-        await clients.closed(number, until)
-        good = [r for r in clients.replies[before:] if r.status == 200 and r.at < until]
-        found.append(len(good) / seconds * len(CLOSED))
-    clients.close()
-    return max(found)
-
-
 async def one_round(url: str, seconds: float) -> dict[str, float]:
     """Measure everything once."""
-    best = await closed(url, seconds)
-    rate = SHARE * best
+    most = await best(url, TASK.name, seconds / len(CLOSED))
+    rate = SHARE * most
     by_itself = await batch(url, seconds)
     alone = await interactive(url, rate, seconds)
     beside, with_others = await asyncio.gather(interactive(url, rate, seconds), batch(url, seconds))
     return {
-        "best": best,
+        "best": most,
         "batch": by_itself,
         "batch beside": with_others,
         "offered": rate,
@@ -143,7 +129,7 @@ def table(found: dict[str, float]) -> str:
 async def measure(url: str, seconds: float, number: int) -> list[dict[str, float]]:
     """Return the figures of each round."""
     rounds = []
-    for _ in itertools.repeat(None, number):
+    for _ in range(number):
         rounds.append(await one_round(url, seconds))
         print(f"batch: {rounds[-1]}", flush=True)
     return rounds

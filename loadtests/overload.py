@@ -173,16 +173,17 @@ def _requests(task: str) -> Iterator[bytes]:
         )
 
 
-async def best(url: str, task: str) -> float:
-    """Return the most answers per second that closed-loop clients get."""
+async def best(url: str, task: str, seconds: float = CLOSED_SECONDS) -> float:
+    """Return the most answers per second that closed-loop clients get, each number of them for
+    ``seconds``."""
     found = 0.0
     clients = Clients(url, task)
     await clients.closed(CLOSED[0], time.monotonic() + WARM_UP_SECONDS)
     for number in CLOSED:
-        until, before = time.monotonic() + CLOSED_SECONDS, len(clients.replies)
+        until, before = time.monotonic() + seconds, len(clients.replies)
         await clients.closed(number, until)
         good = [r for r in clients.replies[before:] if r.status == 200 and r.at < until]
-        found = max(found, len(good) / CLOSED_SECONDS)
+        found = max(found, len(good) / seconds)
     clients.close()
     return found
 

@@ -68,18 +68,12 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         engine = engine_factory(settings)
         readiness = Readiness(engine, settings, drain, metrics, on_ready)
-        longest_wait, most = settings.max_queue_seconds, settings.max_in_flight
-        completing = Limit(settings.max_completions_in_flight)
-        tasks = Admission(TASK_POOL, AdaptiveLimit(most), longest_wait, telemetry)
-        completions = Admission(COMPLETION_POOL, completing, longest_wait, telemetry)
-        batch = Admission(
-            BATCH_POOL, batch_limit(most), math.inf, telemetry, first=(tasks, completions)
-        )
+        tasks, completions, batch = _shares(settings, telemetry)
         generator, batch_generator = (
             Generator(engine, share, readiness, telemetry, settings.task_timeout_seconds, priority)
             for share, priority in ((tasks, TASK_PRIORITY), (batch, BATCH_PRIORITY))
         )
-        batches = Batches(batch_generator, readiness, most)
+        batches = Batches(batch_generator, readiness, settings.max_in_flight)
         relay = Relay(settings, engine, completions, readiness, telemetry)
         router = routes(engine, generator, batches, relay, readiness, metrics)
         tools = Tools(generator)
@@ -106,6 +100,19 @@ def create_app(
     app.add_exception_handler(HTTPException, _no_route)
     _describe(app)
     return app
+
+
+def _shares(
+    settings: GatewaySettings, telemetry: Telemetry
+) -> tuple[Admission, Admission, Admission]:
+    """Return the shares of the engine: of tasks, of what is passed through, and of batches."""
+    longest_wait, most = settings.max_queue_seconds, settings.max_in_flight
+    completing = Limit(settings.max_completions_in_flight)
+    tasks = Admission(TASK_POOL, AdaptiveLimit(most), longest_wait, telemetry)
+    completions = Admission(COMPLETION_POOL, completing, longest_wait, telemetry)
+    first = (tasks, completions)
+    batch = Admission(BATCH_POOL, batch_limit(most), math.inf, telemetry, first)
+    return tasks, completions, batch
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

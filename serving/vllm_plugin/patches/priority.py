@@ -5,12 +5,10 @@ A task's request beside sixty lines of a batch then takes as long as they do. He
 still in its steps, with all they have.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.request import Request
 
 URGENT, PATIENT = -1, 1
 """Priorities of tasks and of lines of batches; what is passed through has 0."""
@@ -21,30 +19,24 @@ vllm_schedule = Scheduler.schedule
 _held_steps = 0
 
 
-def held(running: Sequence[Request], is_urgent: bool) -> list[Request]:
-    """Return which of the running requests stand still in a step.
-
-    Args:
-        running: in vLLM's order.
-        is_urgent: whether somebody who waits in the queue is urgent.
-    """
-    if not is_urgent and all(request.priority > URGENT for request in running):
-        return []
-    return [request for request in running if request.priority >= PATIENT]
-
-
 def schedule(self: Scheduler, *args: Any, **kwargs: Any) -> SchedulerOutput:
     """Replace vLLM's ``Scheduler.schedule``: leave those who stand still out of the step."""
     global _held_steps  # noqa: PLW0603 (a process has one scheduler)
-    is_urgent = bool(self.waiting) and self.waiting.peek_request().priority <= URGENT
-    found = held(self.running, is_urgent) if _held_steps < MOST_HELD else []
-    _held_steps = _held_steps + 1 if found else 0
-    if not found:
+    patient = [request for request in self.running if request.priority >= PATIENT]
+    if not patient or _held_steps == MOST_HELD or not _is_urgent(self):
+        _held_steps = 0
         return vllm_schedule(self, *args, **kwargs)
-    self.running = [request for request in self.running if request not in found]
-    self.max_num_running_reqs -= len(found)
+    _held_steps += 1
+    self.running = [request for request in self.running if request.priority < PATIENT]
+    self.max_num_running_reqs -= len(patient)
     try:
         return vllm_schedule(self, *args, **kwargs)
     finally:
-        self.running += found
-        self.max_num_running_reqs += len(found)
+        self.running += patient
+        self.max_num_running_reqs += len(patient)
+
+
+def _is_urgent(scheduler: Scheduler) -> bool:
+    """Return whether somebody urgent runs, or is next."""
+    is_next = bool(scheduler.waiting) and scheduler.waiting.peek_request().priority <= URGENT
+    return is_next or any(request.priority <= URGENT for request in scheduler.running)

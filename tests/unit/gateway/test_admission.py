@@ -242,22 +242,30 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     yield now
 
 
-@pytest.mark.parametrize(("alone", "each"), [(0.03, 0.006), (0.65, 0.29), (0.3, 0.001)])
-def test_the_limit_finds_nearly_all_of_an_engine_s_throughput(
-    alone: float, each: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Engines that take ``alone + each * N`` seconds for N requests, always with more waiting."""
-    found = AdaptiveLimit(10_000)
-    found.observe("rate", alone + each, is_full=False)
+def served(
+    found: AdaptiveLimit, alone: float, each: float, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[int, float]]:
+    """How many an engine had at once, and for how many seconds, if it takes ``alone + each * N``
+    for N requests, and more always wait."""
+    batches = []
     with clock(monkeypatch) as now:
-        values = []
         for _ in range(600):
             at_once = int(found.value)
             seconds = alone + each * at_once
             now[0] += seconds
             for _ in range(at_once):
                 found.observe("rate", seconds, is_full=True)
-            values.append(at_once / seconds)
+            batches.append((at_once, seconds))
+    return batches
+
+
+@pytest.mark.parametrize(("alone", "each"), [(0.03, 0.006), (0.65, 0.29), (0.3, 0.001)])
+def test_the_limit_finds_nearly_all_of_an_engine_s_throughput(
+    alone: float, each: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = AdaptiveLimit(10_000)
+    found.observe("rate", alone + each, is_full=False)
+    values = [at_once / seconds for at_once, seconds in served(found, alone, each, monkeypatch)]
     assert sum(values[-100:]) / 100 > 0.9 / each
 
 
@@ -266,13 +274,7 @@ def test_a_share_that_goes_last_finds_out_what_a_request_takes_alone(
 ) -> None:
     alone, each = 0.02, 0.005
     found = AdaptiveLimit(10_000, many_times=3, start=1)
-    with clock(monkeypatch) as now:
-        for _ in range(600):
-            at_once = int(found.value)
-            seconds = alone + each * at_once
-            now[0] += seconds
-            for _ in range(at_once):
-                found.observe("rate", seconds, is_full=True)
+    at_once, seconds = served(found, alone, each, monkeypatch)[-1]
     assert seconds < 4 * (alone + each)
     assert at_once / seconds > 0.5 / each
 
