@@ -178,7 +178,8 @@ class Starter:
         return Peer(name, url, engine, routed, routed_correct, pid)
 
     def _first_version(self) -> Peer:
-        port, dtype = free_port(), look(self._settings(0)).dtype
+        port, settings = free_port(), self._settings(0)
+        dtype = look(settings, check_model(settings).hidden_size).dtype
         command = [sys.executable, "-W", "ignore", "-m", "loadtests.bench.first_version"]
         command += ["--base", str(self._base), "--adapters", str(self._adapters)]
         command += ["--dtype", dtype, "--port", str(port)]
@@ -189,7 +190,8 @@ class Starter:
 
     def _plain_vllm(self, name: str) -> Peer:
         settings = self._settings(port := free_port())
-        checked, machine = check_model(settings), look(settings)
+        checked = check_model(settings)
+        machine = look(settings, checked.hidden_size)
         command = arguments(settings, checked.base, checked.lock, checked.rank, machine, None)
         at = command.index("--structured-outputs-config.backend")
         del command[at : at + 2]

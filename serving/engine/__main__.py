@@ -19,11 +19,11 @@ def main() -> None:
         traces = trace_target(os.environ)
         check_port(settings.engine_host, settings.engine_port, "ENGINE_PORT")
         model = check_model(settings)
-        machine = look(settings)
+        machine = look(settings, model.hidden_size)
         folder = new_folder()
     except (PreflightError, LockError, StartError) as error:
         sys.exit(f"engine: {error}")
-    where = "GPU" if machine.gpu else f"CPU, {machine.threads} threads"
+    where = "GPU" if machine.gpu else f"CPU, threads: {machine.threads}"
     print(
         f"engine: {model.lock.base.name} with adapters {', '.join(model.lock.adapters)} on "
         f"{where}, in {machine.dtype} ({machine.reason})",

@@ -28,6 +28,10 @@ LIMITS_BELOW_BFLOAT16 = {
     "SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI",
 }  # fmt: skip
 """Values with which oneDNN, vLLM's matrix library on CPU, does not use those instructions."""
+ONE_THREAD_HIDDEN_SIZE = 512
+"""Hidden size up to which one thread computes a model. Of two threads, each waits at every operation
+until the other has been given its processor; with 256, a request alone took as long, and beside busy
+clients a fifth more were answered with one."""
 NUMA = "libnuma.so.1"
 SHARED_MEMORY = Path("/dev/shm")
 NEEDED_SHARED_BYTES = 2**24
@@ -50,15 +54,19 @@ class Machine:
     """OpenMP threads on a CPU."""
 
 
-def look(settings: EngineSettings) -> Machine:
+def look(settings: EngineSettings, hidden_size: int) -> Machine:
     """Inspect this machine and choose how to use it.
+
+    Args:
+        settings: engine settings.
+        hidden_size: the base model's.
 
     Raises:
         StartError: a required GPU or libnuma is missing, or there is too little shared memory.
     """
     gpu = has_gpu()
     check_machine(settings.engine_device, gpu)
-    return choose(settings, gpu, threads(settings.engine_data_parallel))
+    return choose(settings, gpu, threads(settings.engine_data_parallel, hidden_size))
 
 
 def choose(settings: EngineSettings, gpu: bool, threads: int) -> Machine:
@@ -120,9 +128,12 @@ def arithmetic(wanted: str, gpu: bool, flags: frozenset[str]) -> tuple[str, str,
     return wanted, "as ENGINE_DTYPE says", ""
 
 
-def threads(engines: int) -> int:
-    """Return the threads per engine: one per physical core that this process may use. OpenMP's own
-    default counts the machine's processors and ignores a container's CPU quota."""
+def threads(engines: int, hidden_size: int) -> int:
+    """Return the threads per engine: one per physical core that this process may use, or one if the
+    model is small. OpenMP's own default counts the machine's processors and ignores a container's
+    CPU quota."""
+    if hidden_size <= ONE_THREAD_HIDDEN_SIZE:
+        return 1
     physical = psutil.cpu_count(logical=False) or 1
     return max(1, min(int(cores()), physical) // engines)
 

@@ -133,6 +133,11 @@ class Checked:
     rank: int
     """Largest adapter rank."""
 
+    @property
+    def hidden_size(self) -> int:
+        """The base model's."""
+        return int(_configuration(self.base)["hidden_size"])
+
 
 def check_model(settings: EngineSettings) -> Checked:
     """Check the base model and adapters that ``settings`` name.
@@ -162,7 +167,12 @@ def preflight(base: Path, adapters: Path, lock: Lock) -> int:
     if unknown:
         raise PreflightError(f"{adapters}: adapter {unknown[0]} is not for a task in the registry")
     check_base(base, adapters, lock)
-    shapes = linear_shapes(json.loads((base / "config.json").read_text(encoding="utf-8")))
+    shapes = linear_shapes(_configuration(base))
     return max(
         check_adapter(adapters / name, entry, shapes) for name, entry in lock.adapters.items()
     )
+
+
+def _configuration(base: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    return found

@@ -132,7 +132,8 @@ def test_a_thread_for_each_core_that_is_left_to_use(
     monkeypatch.setattr("serving.process.CPU_LIMIT", tmp_path / "cpu.max")
     if quota is not None:
         (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    assert threads(engines) == expected
+    assert threads(engines, hidden_size=2048) == expected
+    assert threads(engines, hidden_size=256) == 1
 
 
 def test_a_gpu_that_is_not_there_is_one_line() -> None:

@@ -11,7 +11,7 @@ from serving.gateway.settings import GatewaySettings
 from tests.unit.gateway.running import running
 
 OVERLOAD: dict[str, Any] = {
-    "task": "rate", "best": 100.0, "offered": 1000.0, "goodput": 95.0,
+    "task": "rate", "best": 100.0, "offered": 1000.0, "goodput": 85.5, "left": 0.9,
     "statuses": {"200": 95, "429": 905}, "admitted p99": 8.0, "refused median": 0.001,
     "memory": [2**20, 2**21], "obedient": 3,
 }  # fmt: skip
@@ -22,7 +22,8 @@ FLOOD: dict[str, Any] = {"by": "month", "task": "rate", "offered": 50.0, "good":
     ("change", "words"),
     [
         ({}, []),
-        ({"goodput": 80.0}, ["rate: goodput 0.80 of the best"]),
+        ({"goodput": 72.0}, ["rate: goodput 0.80 of the best"]),
+        ({"left": 1.0}, ["rate: goodput 0.85 of the best"]),
         ({"admitted p99": 31.0}, ["rate: admitted p99 31.0 s"]),
         ({"refused median": 0.2}, ["rate: refused after 200 ms"]),
         ({"statuses": {"200": 1, "504": 1}}, ["rate: {'200': 1, '504': 1}"]),
@@ -36,7 +37,8 @@ def test_what_must_not_happen_is_a_fault(change: dict[str, Any], words: list[str
 
 def test_tables_have_a_row_for_each() -> None:
     first, second = tables([OVERLOAD, OVERLOAD], [FLOOD])
-    assert first.count("95/s (95%)") == 2
+    assert first.count("86/s (86%)") == 2
+    assert [cell.strip() for cell in first.splitlines()[2].split("|")[5:7]] == ["10%", "95%"]
     assert "1 to 2 MB" in first
     assert second.count("100.0%") == 1
 
