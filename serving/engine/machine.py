@@ -29,9 +29,9 @@ LIMITS_BELOW_BFLOAT16 = {
 }  # fmt: skip
 """Values with which oneDNN, vLLM's matrix library on CPU, does not use those instructions."""
 ONE_THREAD_HIDDEN_SIZE = 512
-"""Hidden size up to which one thread computes a model. Of two threads, each waits at every operation
-until the other has been given its processor; with 256, a request alone took as long, and beside busy
-clients a fifth more were answered with one."""
+"""Hidden size up to which one thread computes a model. Of two threads, each waits at every
+operation until the other has been given its processor; with 256, a request alone took as long, and
+beside busy clients a fifth more were answered with one."""
 NUMA = "libnuma.so.1"
 SHARED_MEMORY = Path("/dev/shm")
 NEEDED_SHARED_BYTES = 2**24
