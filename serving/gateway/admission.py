@@ -8,7 +8,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ from serving.gateway.deadline import TIMEOUT, Deadline
 from serving.gateway.engine import Completion
 from serving.gateway.errors import InvalidRequest, Overloaded
 from serving.gateway.fairness import FairQueue
-from serving.gateway.limit import Limit, Means
+from serving.limit import Limit, Means
 from serving.gateway.telemetry import Telemetry
 
 OUTPUT_WEIGHT = 3
@@ -62,8 +62,6 @@ class Admission:
         limit: how much may be at the engine at once.
         max_queue_seconds: longest expected wait; requests that would wait longer are refused.
         telemetry: receives queue metrics.
-        first: shares that go before this one. While one of them is in use, this one has a single
-            place, so that it goes on, and sees when they are free again.
     """
 
     def __init__(
@@ -72,9 +70,8 @@ class Admission:
         limit: Limit,
         max_queue_seconds: float,
         telemetry: Telemetry,
-        first: Sequence["Admission"] = (),
     ) -> None:
-        self._limit, self._max_queue_seconds, self._first = limit, max_queue_seconds, first
+        self._limit, self._max_queue_seconds = limit, max_queue_seconds
         self._queue: FairQueue[_Waiter] = FairQueue()
         self._taken = 0
         self._costs = Means()
@@ -93,11 +90,6 @@ class Admission:
     def is_free(self) -> bool:
         """Whether a request that takes one place would not wait."""
         return not self._queue and self._has_room(1)
-
-    @property
-    def is_used(self) -> bool:
-        """Whether anything is at the engine or waits for it."""
-        return self._taken > 0
 
     @asynccontextmanager
     async def slot(
@@ -192,8 +184,7 @@ class Admission:
         return before * turn / self._limit.value
 
     def _has_room(self, weight: int) -> bool:
-        most = 1 if any(share.is_used for share in self._first) else self._limit.value
-        return not self._taken or self._taken + weight <= most
+        return not self._taken or self._taken + weight <= self._limit.value
 
     def _cost(self, flow: str) -> float:
         return self._costs.get(flow, 1.0)

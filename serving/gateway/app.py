@@ -12,11 +12,11 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from serving.gateway.admission import Admission
-from serving.gateway.batch import Batches, batch_limit
+from serving.gateway.batch import Batches
 from serving.gateway.engine import BATCH_PRIORITY, TASK_PRIORITY, Engine, VllmEngine
 from serving.gateway.errors import RouteError
 from serving.gateway.generate import Generator
-from serving.gateway.limit import AdaptiveLimit, Limit
+from serving.limit import AdaptiveLimit, Limit
 from serving.gateway.metrics import BATCH_POOL, COMPLETION_POOL, TASK_POOL, Metrics
 from serving.gateway.middleware import RequestMiddleware
 from serving.gateway.process import watch_process
@@ -110,8 +110,7 @@ def _shares(
     completing = Limit(settings.max_completions_in_flight)
     tasks = Admission(TASK_POOL, AdaptiveLimit(most), longest_wait, telemetry)
     completions = Admission(COMPLETION_POOL, completing, longest_wait, telemetry)
-    first = (tasks, completions)
-    batch = Admission(BATCH_POOL, batch_limit(most), math.inf, telemetry, first)
+    batch = Admission(BATCH_POOL, AdaptiveLimit(most), math.inf, telemetry)
     return tasks, completions, batch
 
 

@@ -22,7 +22,6 @@ from serving.gateway.deadline import TIMEOUT
 from serving.gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, Overloaded
 from serving.gateway.exchange import Exchange
 from serving.gateway.generate import Generator
-from serving.gateway.limit import AdaptiveLimit
 from serving.gateway.readiness import Readiness
 from serving.gateway.validation import validated
 from serving.tasks.base import Task
@@ -35,10 +34,6 @@ MOST_BATCHES = 4
 """As many may be under way; each may hold ``MOST_BYTES``."""
 RETRY_SECONDS = 30
 """Retry-After when there are more."""
-MANY_TIMES = 6
-"""Longest time of a line at the engine, in multiples of the shortest seen. Lines stand still in the
-steps of tasks (``vllm_plugin.patches.priority``), but one that has begun must end, and it takes as
-long as there are lines. Six times is five sixths of the throughput (``limit``)."""
 CHAT = "/v1/chat/completions"
 
 Tell = Callable[[bytes], Awaitable[None]]
@@ -61,11 +56,6 @@ def _line_of(request: type[BaseModel], url: str) -> type[BatchLine]:
     """Return the line whose body is a ``request``, to ``url`` or as a chat."""
     urls: Any = Literal[url, CHAT]
     return create_model("BatchLine", __base__=BatchLine, url=(urls, ...), body=(request, ...))
-
-
-def batch_limit(most: int) -> AdaptiveLimit:
-    """Return how many lines may be at the engine at once."""
-    return AdaptiveLimit(most, MANY_TIMES, start=1)
 
 
 class Batches:

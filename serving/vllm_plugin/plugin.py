@@ -82,9 +82,10 @@ def _allow_biases() -> None:
 def _hold_batches() -> None:
     from vllm.v1.core.sched.scheduler import Scheduler
 
-    from serving.vllm_plugin.patches.priority import schedule
+    from serving.vllm_plugin.patches import priority
 
-    setattr(Scheduler, "schedule", schedule)  # noqa: B010
+    for name in ("schedule", "update_from_output"):
+        setattr(Scheduler, name, getattr(priority, name))
 
 
 def _change_cpu() -> None:

@@ -2,41 +2,70 @@
 
 vLLM 0.32's priorities order its queue; what runs is computed in every step, whatever its priority.
 A task's request beside sixty lines of a batch then takes as long as they do. Here the lines stand
-still in its steps, with all they have.
+still in its steps, with all they have. A step that has begun must end, so a step of lines alone has
+as many of them as are computed in a few times what the shortest takes.
 """
 
+import math
+import time
 from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 
+from serving.limit import AdaptiveLimit
+
 URGENT, PATIENT = -1, 1
 """Priorities of tasks and of lines of batches; what is passed through has 0."""
 MOST_HELD = 16
 """Steps in a row that lines may stand still: each gets on even beside tasks without end."""
+MANY_TIMES = 6
+"""Longest time of a step of lines alone, in multiples of the shortest."""
 
-vllm_schedule = Scheduler.schedule
-_held_steps = 0
+vllm_schedule, vllm_update = Scheduler.schedule, Scheduler.update_from_output
+
+
+class Lines:
+    """What a process's scheduler keeps about lines."""
+
+    def __init__(self) -> None:
+        self.limit = AdaptiveLimit(math.inf, MANY_TIMES, start=1)
+        """Of a step of lines alone."""
+        self.held_steps = 0
+        self.began = 0.0
+        """When the step began, if it has lines alone; else 0."""
+
+
+lines = Lines()
 
 
 def schedule(self: Scheduler, *args: Any, **kwargs: Any) -> SchedulerOutput:
     """Replace vLLM's ``Scheduler.schedule``: leave those who stand still out of the step."""
-    global _held_steps  # noqa: PLW0603 (a process has one scheduler)
-    patient = [request for request in self.running if request.priority >= PATIENT]
-    if not patient or _held_steps == MOST_HELD or not _is_urgent(self):
-        _held_steps = 0
+    lines.began = 0.0
+    others = [request for request in self.requests.values() if request.priority < PATIENT]
+    if len(others) == len(self.requests):
         return vllm_schedule(self, *args, **kwargs)
-    _held_steps += 1
-    self.running = [request for request in self.running if request.priority < PATIENT]
-    self.max_num_running_reqs -= len(patient)
+    is_urgent = any(request.priority <= URGENT for request in others)
+    is_held = is_urgent and lines.held_steps < MOST_HELD
+    lines.held_steps = lines.held_steps + 1 if is_held else 0
+    room = 0 if is_held else int(lines.limit.value)
+    patient = [request for request in self.running if request.priority >= PATIENT]
+    still, most = set(patient[room:]), self.max_num_active_reqs
+    self.running = [request for request in self.running if request not in still]
+    self.max_num_active_reqs = min(most - len(still), len(others) + room)
+    if not others:
+        lines.began = time.perf_counter()
     try:
         return vllm_schedule(self, *args, **kwargs)
     finally:
-        self.running += patient
-        self.max_num_running_reqs += len(patient)
+        self.running += still
+        self.max_num_active_reqs = most
 
 
-def _is_urgent(scheduler: Scheduler) -> bool:
-    """Return whether somebody urgent runs, or is next."""
-    is_next = bool(scheduler.waiting) and scheduler.waiting.peek_request().priority <= URGENT
-    return is_next or any(request.priority <= URGENT for request in scheduler.running)
+def update_from_output(self: Scheduler, output: SchedulerOutput, *args: Any) -> Any:
+    """Replace vLLM's ``Scheduler.update_from_output``: take note of how long the step took."""
+    count = len(output.num_scheduled_tokens)
+    if lines.began and count:
+        seconds = time.perf_counter() - lines.began
+        lines.limit.observe("lines", seconds, is_full=count >= int(lines.limit.value))
+    return vllm_update(self, output, *args)

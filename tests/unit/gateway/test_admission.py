@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from serving.gateway.admission import Admission
 from serving.gateway.deadline import Deadline
 from serving.gateway.errors import InvalidRequest, Overloaded
-from serving.gateway.limit import MANY_TIMES, START, AdaptiveLimit, Limit
+from serving.limit import MANY_TIMES, START, AdaptiveLimit, Limit
 from serving.gateway.metrics import TASK_POOL, Metrics
 from serving.gateway.telemetry import Telemetry
 

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from serving.gateway.batch import MOST_BATCHES, MOST_BYTES, MOST_LINES
 from serving.gateway.engine import BATCH_PRIORITY, TASK_PRIORITY
 from serving.gateway.errors import EngineUnavailable
-from serving.gateway.limit import Limit
+from serving.limit import Limit
 from serving.gateway.settings import GatewaySettings
 from serving.tasks.registry import TASKS
 from tests.kit.bad_requests import GOOD

@@ -9,7 +9,7 @@ from typing import Any
 from serving.gateway.admission import Admission
 from serving.gateway.deadline import Deadline
 from serving.gateway.generate import Generator
-from serving.gateway.limit import Limit
+from serving.limit import Limit
 from serving.gateway.metrics import TASK_POOL, Metrics
 from serving.gateway.readiness import Readiness
 from serving.gateway.server import Drain

@@ -38,7 +38,7 @@ class Limit:
         most: maximum concurrent requests.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: float) -> None:
         self.value = float(most)
         """Maximum concurrent requests at present."""
         self._most = most
@@ -76,7 +76,7 @@ class AdaptiveLimit(Limit):
         start: first limit.
     """
 
-    def __init__(self, most: int, many_times: float = MANY_TIMES, start: int = START) -> None:
+    def __init__(self, most: float, many_times: float = MANY_TIMES, start: int = START) -> None:
         super().__init__(most)
         self.value = float(min(start, most))
         self._many_times, self._is_starting = many_times, True
