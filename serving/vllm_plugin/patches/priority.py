@@ -19,7 +19,7 @@ URGENT, PATIENT = -1, 1
 """Priorities of tasks and of lines of batches; what is passed through has 0."""
 MOST_HELD = 16
 """Steps in a row that lines may stand still: each gets on even beside tasks without end."""
-MANY_TIMES = 6
+MANY_TIMES = 4
 """Longest time of a step of lines alone, in multiples of the shortest."""
 
 vllm_schedule, vllm_update = Scheduler.schedule, Scheduler.update_from_output
