@@ -16,8 +16,8 @@ from serving.gateway.deadline import TIMEOUT, Deadline
 from serving.gateway.engine import Completion
 from serving.gateway.errors import InvalidRequest, Overloaded
 from serving.gateway.fairness import FairQueue
-from serving.limit import Limit, Means
 from serving.gateway.telemetry import Telemetry
+from serving.limit import Limit, Means
 
 OUTPUT_WEIGHT = 3
 """What an output token costs, in prompt tokens, which are computed together (Sheng et al., Fairness

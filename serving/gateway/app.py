@@ -16,7 +16,6 @@ from serving.gateway.batch import Batches
 from serving.gateway.engine import BATCH_PRIORITY, TASK_PRIORITY, Engine, VllmEngine
 from serving.gateway.errors import RouteError
 from serving.gateway.generate import Generator
-from serving.limit import AdaptiveLimit, Limit
 from serving.gateway.metrics import BATCH_POOL, COMPLETION_POOL, TASK_POOL, Metrics
 from serving.gateway.middleware import RequestMiddleware
 from serving.gateway.process import watch_process
@@ -28,6 +27,7 @@ from serving.gateway.server import Drain
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
 from serving.gateway.tools import Tools
+from serving.limit import AdaptiveLimit, Limit
 from serving.tasks.registry import TASKS
 from serving.tracing import TraceTarget
 

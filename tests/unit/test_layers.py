@@ -10,7 +10,13 @@ from serving.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[2]
 LANGUAGE, TASK = {"serving.language"}, {"serving.language", "serving.tasks"}
-PROCESS = {"serving.process", "serving.tracing", "serving.metrics", "serving.terminal", "serving.limit"}
+PROCESS = {
+    "serving.process",
+    "serving.tracing",
+    "serving.metrics",
+    "serving.terminal",
+    "serving.limit",
+}
 ALLOWED = {
     "serving.language": LANGUAGE,
     "serving.tasks": TASK,

@@ -9,12 +9,12 @@ from typing import Any
 from serving.gateway.admission import Admission
 from serving.gateway.deadline import Deadline
 from serving.gateway.generate import Generator
-from serving.limit import Limit
 from serving.gateway.metrics import TASK_POOL, Metrics
 from serving.gateway.readiness import Readiness
 from serving.gateway.server import Drain
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
+from serving.limit import Limit
 from serving.tasks.base import Task
 from serving.tasks.rate import answer as rate
 from serving.tasks.registry import TASKS
