@@ -1,7 +1,9 @@
 """Spans of the gateway, as a collector gets them."""
 
 import socket
+import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
@@ -22,6 +24,17 @@ CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 TRACE_ID, CALLER_ID = CALLER.split("-")[1:3]
 EXPORT_SECONDS = 10
 """How long OpenTelemetry waits for a collector, unless told otherwise."""
+
+
+@pytest.fixture(autouse=True)
+def _no_exporter_is_left() -> Iterator[None]:
+    """One that still tries draws its pauses from ``random``. If that is while Hypothesis draws a
+    value for another test, Hypothesis blames that test."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("Otel"):
+            thread.join(2 * EXPORT_SECONDS)
+            assert not thread.is_alive()
 
 
 def test_a_request_is_a_span_within_the_caller_s_trace(
