@@ -16,7 +16,7 @@ from typing import Any
 
 from loadtests.service import free_port, own_ports, served
 from serving.engine.command import arguments, environment
-from serving.engine.machine import look
+from serving.engine.machine import choose, has_gpu, look
 from serving.engine.preflight import check_model
 from serving.engine.settings import EngineSettings
 from serving.language.fields import OutputError, encode
@@ -178,8 +178,7 @@ class Starter:
         return Peer(name, url, engine, routed, routed_correct, pid)
 
     def _first_version(self) -> Peer:
-        port, settings = free_port(), self._settings(0)
-        dtype = look(settings, check_model(settings).hidden_size).dtype
+        port, dtype = free_port(), choose(self._settings(0), has_gpu(), threads=1).dtype
         command = [sys.executable, "-W", "ignore", "-m", "loadtests.bench.first_version"]
         command += ["--base", str(self._base), "--adapters", str(self._adapters)]
         command += ["--dtype", dtype, "--port", str(port)]

@@ -1,7 +1,8 @@
 """``/gen/routine/{task}/batch``: many requests as JSON lines, answered as they finish, a line each.
 
 A line is a request of the task, or a request in OpenAI's batch file format; an answer has that
-format's. Lines take the places at the engine that others leave: see ``Admission``.
+format's. At the engine, lines stand still while a task is computed: see
+``vllm_plugin.patches.priority``.
 """
 
 import asyncio

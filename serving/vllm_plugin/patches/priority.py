@@ -13,7 +13,7 @@ from typing import Any
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from serving.limit import AdaptiveLimit
+from serving.limit import AdaptiveLimit, Limit
 
 URGENT, PATIENT = -1, 1
 """Priorities of tasks and of lines of batches; what is passed through has 0."""
@@ -29,7 +29,7 @@ class Lines:
     """What a process's scheduler keeps about lines."""
 
     def __init__(self) -> None:
-        self.limit = AdaptiveLimit(math.inf, MANY_TIMES, start=1)
+        self.limit: Limit = AdaptiveLimit(math.inf, MANY_TIMES, start=1)
         """Of a step of lines alone."""
         self.held_steps = 0
         self.began = 0.0
@@ -67,6 +67,6 @@ def update_from_output(self: Scheduler, output: SchedulerOutput, *args: Any) -> 
     count = len(output.num_scheduled_tokens)
     if lines.began and count:
         seconds = time.perf_counter() - lines.began
-        for _ in range(count):  # each of them took as long
+        for _ in range(count):  # each took as long; the limit grows by one a step at most
             lines.limit.observe("lines", seconds, is_full=count >= int(lines.limit.value))
     return vllm_update(self, output, *args)

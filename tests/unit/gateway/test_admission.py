@@ -1,9 +1,6 @@
 """Who is at the engine, who waits, and who is refused at once."""
 
 import asyncio
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +11,7 @@ from serving.gateway.deadline import Deadline
 from serving.gateway.errors import InvalidRequest, Overloaded
 from serving.gateway.metrics import TASK_POOL, Metrics
 from serving.gateway.telemetry import Telemetry
-from serving.limit import MANY_TIMES, START, AdaptiveLimit, Limit
+from serving.limit import Limit
 
 POOL = {"pool": TASK_POOL}
 
@@ -218,72 +215,6 @@ def test_there_is_never_room_while_somebody_waits(steps: list[tuple[bool, int]])
             task.cancel()
 
     asyncio.run(run())
-
-
-@contextmanager
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    yield now
-
-
-def served(
-    found: AdaptiveLimit, alone: float, each: float, monkeypatch: pytest.MonkeyPatch
-) -> list[tuple[int, float]]:
-    """How many an engine had at once, and for how many seconds, if it takes ``alone + each * N``
-    for N requests, and more always wait."""
-    batches = []
-    with clock(monkeypatch) as now:
-        for _ in range(600):
-            at_once = int(found.value)
-            seconds = alone + each * at_once
-            now[0] += seconds
-            for _ in range(at_once):
-                found.observe("rate", seconds, is_full=True)
-            batches.append((at_once, seconds))
-    return batches
-
-
-@pytest.mark.parametrize(("alone", "each"), [(0.03, 0.006), (0.65, 0.29), (0.3, 0.001)])
-def test_the_limit_finds_nearly_all_of_an_engine_s_throughput(
-    alone: float, each: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = AdaptiveLimit(10_000)
-    found.observe("rate", alone + each, is_full=False)
-    values = [at_once / seconds for at_once, seconds in served(found, alone, each, monkeypatch)]
-    assert sum(values[-100:]) / 100 > 0.9 / each
-
-
-def test_a_share_that_goes_last_finds_out_what_a_request_takes_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    alone, each = 0.02, 0.005
-    found = AdaptiveLimit(10_000, many_times=3, start=1)
-    at_once, seconds = served(found, alone, each, monkeypatch)[-1]
-    assert seconds < 4 * (alone + each)
-    assert at_once / seconds > 0.5 / each
-
-
-def test_the_limit_stays_within_its_bounds_and_still_while_it_is_not_reached() -> None:
-    found = AdaptiveLimit(20)
-    assert found.value == START
-    for _ in range(100):
-        found.observe("rate", 0.01, is_full=False)
-    assert found.value == START
-    for _ in range(100):
-        found.observe("rate", 0.01, is_full=True)
-    assert found.value == 20
-    assert AdaptiveLimit(2).value == 2
-
-
-def test_an_engine_that_slows_down_gets_fewer_down_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = AdaptiveLimit(256)
-    found.observe("rate", 0.01, is_full=True)
-    with clock(monkeypatch) as now:
-        for _ in range(200):
-            now[0] += 10
-            found.observe("rate", 0.02 * MANY_TIMES, is_full=True)
-    assert found.value == 1
 
 
 async def test_turns_are_of_tokens_and_so_is_the_expected_wait() -> None:

@@ -175,16 +175,11 @@ class Started:
 
     def __init__(self, found: Running, session: aiohttp.ClientSession) -> None:
         self.engine, self.session = found.engine, session
-        self.close()
-
-    def close(self) -> None:
-        """Hold what comes at the engine."""
-        self.engine.gate = asyncio.Event()
+        self._gate = found.engine.gate = asyncio.Event()
 
     def open(self) -> None:
         """Let go what is held, and what comes."""
-        assert self.engine.gate
-        self.engine.gate.set()
+        self._gate.set()
 
     def batch(self, count: int) -> asyncio.Task[list[Any]]:
         async def asking() -> list[Any]:
@@ -196,17 +191,17 @@ class Started:
 
         return asyncio.create_task(asking())
 
-    async def wait(self, number: int, pool: str = "batch", gauge: str = "in_flight") -> None:
-        """Until ``number`` requests are at the engine."""
+    async def wait(self, number: int) -> None:
+        """Until ``number`` lines are at the engine."""
         for _ in range(500):
-            if await self.number(pool, gauge) == number:
+            if await self.number() == number:
                 return
             await asyncio.sleep(0.01)
-        raise AssertionError(await self.number(pool, gauge))
+        raise AssertionError(await self.number())
 
-    async def number(self, pool: str = "batch", gauge: str = "in_flight") -> float:
-        """How many requests are at the engine, or ``queued``."""
-        name = f'routine_{gauge}_requests{{pool="{pool}"}} '
+    async def number(self) -> float:
+        """How many lines are at the engine."""
+        name = 'routine_in_flight_requests{pool="batch"} '
         async with self.session.get("/metrics") as response:
             lines = (await response.text()).splitlines()
         (found,) = [line for line in lines if line.startswith(name)]

@@ -38,22 +38,25 @@ class Engine:
     Args:
         monkeypatch: pytest's.
         most: lines of a step of lines alone; None if it is to be found.
+        places: requests at once.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int | None = None) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, most: int | None = None, places: int = PLACES
+    ) -> None:
         self._now, self._number = 0.0, itertools.count()
         clock = SimpleNamespace(perf_counter=lambda: self._now, monotonic=lambda: self._now)
         for module in (priority, limit):
             monkeypatch.setattr(module, "time", clock)
         self.lines = Lines()
         if most is not None:
-            self.lines.limit = Limit(most)  # type: ignore[assignment]
+            self.lines.limit = Limit(most)
         monkeypatch.setattr(priority, "lines", self.lines)
         config = VllmConfig(
             model_config=ModelConfig(str(DEMO / "base"), skip_tokenizer_init=True, seed=0),
             cache_config=CacheConfig(block_size=BLOCK, enable_prefix_caching=False),
             scheduler_config=SchedulerConfig(
-                max_num_seqs=PLACES, max_num_batched_tokens=2048, max_model_len=512,
+                max_num_seqs=places, max_num_batched_tokens=2048, max_model_len=512,
                 policy="priority", is_encoder_decoder=False, async_scheduling=False,
             ),
         )  # fmt: skip
@@ -162,8 +165,7 @@ def test_steps_of_lines_alone_are_short(
     monkeypatch: pytest.MonkeyPatch, seconds_each: float
 ) -> None:
     """However long a line takes beside what the step itself takes, here a second."""
-    monkeypatch.setattr("tests.unit.vllm_plugin.test_priority.PLACES", 1000)
-    engine = Engine(monkeypatch)
+    engine = Engine(monkeypatch, places=1000)
     engine.ask(*[1] * 300, tokens=500)
     found = [len(engine.step(seconds_each)) for _ in range(400)][200:]
     most = ((1 + seconds_each) * MANY_TIMES - 1) / seconds_each
