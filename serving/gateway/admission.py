@@ -136,7 +136,7 @@ class Admission:
         self._queue.push(flow, waiter, weight * self._cost(flow))
         self._admit()
         try:
-            async with asyncio.timeout_at(deadline.at if deadline else None):
+            async with asyncio.timeout(deadline.remaining() if deadline else None):
                 await waiter.admitted
             outcome = "admitted"
         except TimeoutError as error:

@@ -52,6 +52,10 @@ class Exchange:
         """The error that occurred before or during the response."""
         self.status = CLIENT_LEFT
         """The status sent, or ``CLIENT_LEFT`` until one is sent."""
+        work = asyncio.current_task()
+        assert work
+        self.work: asyncio.Task[object] = work
+        """The task that answers it."""
         self._has_more = True
         """Whether more of the body is to be read."""
         self._left = asyncio.Event()
@@ -92,9 +96,7 @@ class Exchange:
             body += await self._read()
         if max(length, len(body)) > most:
             raise BodyTooLarge(f"the body may have at most {most} bytes")
-        work = asyncio.current_task()
-        assert work
-        self._watcher = asyncio.create_task(self._watch(work))
+        self._watcher = asyncio.create_task(self._watch())
         return bytes(body.removeprefix(codecs.BOM_UTF8))
 
     async def _read(self) -> bytes:
@@ -116,11 +118,11 @@ class Exchange:
                 while self._has_more and size < DISCARD_BYTES:
                     size += len(await self._read())
 
-    async def _watch(self, work: asyncio.Task[object]) -> None:
+    async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._left.set()
-        work.cancel()
+        self.work.cancel()
 
     def end(self) -> None:
         """Stop watching for a client disconnect."""

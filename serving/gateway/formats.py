@@ -37,7 +37,7 @@ def choose(request: Request, forms: Mapping[str, Form | None]) -> Renderer:
     chosen = _best(offered, ",".join(request.headers.getlist("accept")))
     if not chosen:
         raise NotAcceptable(f"this route answers {' or '.join(offered)}; set accept to one of them")
-    form, query = forms[chosen], request.query_params
+    form, query = forms[chosen], request.query_params if request.scope["query_string"] else {}
     try:
         prepared = {
             media_type: one.prepare(query)

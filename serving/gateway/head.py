@@ -1,8 +1,8 @@
 """What the gateway reads of a request's headers."""
 
-import asyncio
 import random
 import re
+import time
 from collections.abc import Mapping, Sequence
 
 from serving.gateway.deadline import TIMEOUT, Deadline
@@ -30,7 +30,7 @@ class Head:
     """
 
     def __init__(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        self._came_at = asyncio.get_running_loop().time()
+        self._came_at = time.monotonic()
         self._given: dict[bytes, bytes] = dict(reversed(headers))
 
     def __contains__(self, name: bytes) -> bool:

@@ -1,13 +1,14 @@
-"""Middleware for every request: limits, metrics, log record, span and error handling."""
+"""What surrounds every request: limits, metrics, log record, span and error handling."""
 
 import asyncio
 import logging
 import time
 
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.gateway.errors import CLIENT_LEFT, GatewayError, Overloaded, Stopping
+from serving.gateway.errors import CLIENT_LEFT, GatewayError, Overloaded, RouteError, Stopping
 from serving.gateway.exchange import Exchange
 from serving.gateway.metrics import OTHER, UNKNOWN_METHOD
 from serving.gateway.server import Drain
@@ -15,6 +16,8 @@ from serving.gateway.telemetry import Telemetry, describe
 
 OPERATIONS = ("/healthz", "/readyz", "/metrics")
 """Polled by machines every few seconds: not traced, and logged at level ``debug``."""
+OPENAI_ROUTES = "GET /v1/models, POST /v1/completions and POST /v1/chat/completions"
+"""What there is of OpenAI's API."""
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +70,6 @@ class RequestMiddleware:
 
     async def _answer(self, scope: Scope, exchange: Exchange) -> None:
         """Run the application and handle errors; a client disconnect ends the request."""
-        work = asyncio.current_task()
-        assert work
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
@@ -76,9 +77,11 @@ class RequestMiddleware:
                 if not self._drain.is_leaving:
                     raise
                 exchange.error = Stopping("the gateway has stopped; try again elsewhere")
-            work.uncancel()
+            exchange.work.uncancel()
         except GatewayError as failure:
             exchange.error = failure
+        except HTTPException as failure:  # Starlette's 404 and 405
+            exchange.error = _no_route(scope, failure)
         except Exception:  # process boundary: a bug must still yield the common error format
             if not exchange.error:  # else it is a consequence of the recorded error
                 log.exception("a request failed", extra=exchange.log_fields)
@@ -95,6 +98,13 @@ class RequestMiddleware:
         if isinstance(route, Route):
             return route.path, method if method in (route.methods or ()) else UNKNOWN_METHOD
         return OTHER, UNKNOWN_METHOD  # no route, or the folder with the API page's files
+
+
+def _no_route(scope: Scope, error: HTTPException) -> RouteError:
+    path = scope["path"]
+    hint = f"there are {OPENAI_ROUTES}" if path.startswith("/v1/") else "see /docs"
+    message = f"{scope['method']} {path[:200]}: {error.detail}; {hint}"
+    return RouteError(error.status_code, message, (error.headers or {}).get("Allow"))
 
 
 def _level(route: str, status: int) -> int:

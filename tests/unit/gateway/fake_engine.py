@@ -87,7 +87,7 @@ class FakeEngine:
         if self.gate:
             self.reached.set()
             try:
-                async with asyncio.timeout_at(deadline.at):
+                async with asyncio.timeout(deadline.remaining()):
                     await self.gate.wait()
             except TimeoutError as error:
                 raise deadline.passed() from error
