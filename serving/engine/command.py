@@ -29,8 +29,8 @@ SERVICE = "routine-engine"
 """Service name in traces, unless OTEL_SERVICE_NAME is set."""
 MEMORY_SHARE = 0.95
 """Share of the container's or the machine's memory that the engine may take."""
-LONG_PROMPT_TOKENS = 128
-"""Tokens of one prompt that the engine reads in a step, if there are other requests."""
+LONG_PROMPT_TOKENS = 96
+"""Tokens of one prompt that the engine reads in a step; no task's has more that are not cached."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM 0.32 accepts for --max-lora-rank."""
 
@@ -67,7 +67,7 @@ def arguments(
         "--max-model-len": settings.engine_max_model_len,
         "--max-num-seqs": settings.engine_max_num_seqs,
         "--max-num-batched-tokens": 8192,
-        # Longer prompts, which are no task's, are read in parts: the others need not wait for them.
+        # Longer prompts are read in parts: the others need not wait for them.
         "--long-prefill-token-threshold": LONG_PROMPT_TOKENS,
         "--max-lora-rank": next(size for size in LORA_RANKS if size >= rank),
         # One more slot than adapters. On CPU, vLLM 0.32 applies the last slot's weights to requests

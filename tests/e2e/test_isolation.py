@@ -43,9 +43,9 @@ HEAVY: dict[str, dict[str, Any]] = {
         "structured_outputs": {"regex": r"(\p{L}|\p{N}|\p{Han}){400,2000}"},
     },
 }  # fmt: skip
-MOST = 5
-"""Times that the slowest percent may take of what it takes alone: three were promised, and this
-machine has others to serve. Before, it was nine to fifty."""
+MOST = 3
+"""Times that the slowest percent may take of what it takes alone."""
+MOST_REFUSAL_SECONDS = 2
 ROUNDS, MOST_ROUNDS = 3, 10
 """The least of them counts, alone and beside: a pause of the machine is the slowest percent of a
 round, and only ever adds. Seen: a virtual machine that lost one of its processors for 22 s."""
@@ -161,7 +161,7 @@ async def test_hostile_constraints_harm_nobody(stack: Stack) -> None:
                     slowest = max(slowest, time.monotonic() - start)
     assert sum(statuses.values()) >= 50
     assert statuses[400] >= 20
-    assert slowest < MOST
+    assert slowest < MOST_REFUSAL_SECONDS
     assert memory_of(stack) < 1.1 * before
     assert beside.p99 < MOST * alone.p99
     assert unavailable(stack) == outages

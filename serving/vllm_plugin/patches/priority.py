@@ -3,7 +3,8 @@
 vLLM 0.32's priorities order its queue; what runs is computed in every step, whatever its priority.
 A task's request beside sixty lines of a batch then takes as long as they do. Here the lines stand
 still in its steps, with all they have. A step that has begun must end, so a step of lines alone has
-as many of them as are computed in a few times what the shortest takes.
+as many of them as are computed in a few times what the shortest takes, and of a prompt alone no
+more is read than of one among others.
 """
 
 import math
@@ -44,7 +45,7 @@ def schedule(self: Scheduler, *args: Any, **kwargs: Any) -> SchedulerOutput:
     lines.began = 0.0
     others = [request for request in self.requests.values() if request.priority < PATIENT]
     if len(others) == len(self.requests):
-        return vllm_schedule(self, *args, **kwargs)
+        return schedule_parts(self, *args, **kwargs)
     is_urgent = any(request.priority <= URGENT for request in others)
     is_held = is_urgent and lines.held_steps < MOST_HELD
     lines.held_steps = lines.held_steps + 1 if is_held else 0
@@ -56,10 +57,22 @@ def schedule(self: Scheduler, *args: Any, **kwargs: Any) -> SchedulerOutput:
     if not others:
         lines.began = time.perf_counter()
     try:
-        return vllm_schedule(self, *args, **kwargs)
+        return schedule_parts(self, *args, **kwargs)
     finally:
         self.running += still
         self.max_num_active_reqs = most
+
+
+def schedule_parts(self: Scheduler, *args: Any, **kwargs: Any) -> SchedulerOutput:
+    """Call vLLM's ``Scheduler.schedule``, but read a long prompt in parts when it is alone, too:
+    vLLM reads it at once, and whoever comes then waits for all of it."""
+    most = self.max_num_scheduled_tokens
+    if len(self.requests) == 1 and all(each.priority > URGENT for each in self.requests.values()):
+        self.max_num_scheduled_tokens = self.scheduler_config.long_prefill_token_threshold or most
+    try:
+        return vllm_schedule(self, *args, **kwargs)
+    finally:
+        self.max_num_scheduled_tokens = most
 
 
 def update_from_output(self: Scheduler, output: SchedulerOutput, *args: Any) -> Any:

@@ -30,6 +30,8 @@ from serving.vllm_plugin.patches.priority import (
 )
 
 BLOCK, BLOCKS, PLACES = 16, 10_000, 8
+PART, LONG = 64, 200
+"""Tokens of a prompt that are read in a step, and of a long prompt."""
 
 
 class Engine:
@@ -58,6 +60,7 @@ class Engine:
             scheduler_config=SchedulerConfig(
                 max_num_seqs=places, max_num_batched_tokens=2048, max_model_len=512,
                 policy="priority", is_encoder_decoder=False, async_scheduling=False,
+                long_prefill_token_threshold=PART,
             ),
         )  # fmt: skip
         spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
@@ -69,12 +72,12 @@ class Engine:
             config, caches, StructuredOutputManager(config), block_size=BLOCK
         )
 
-    def ask(self, *priorities: int, tokens: int = 100) -> None:
-        """Requests of ``tokens`` tokens."""
+    def ask(self, *priorities: int, tokens: int = 100, prompt: int = 3) -> None:
+        """Send requests of ``tokens`` tokens, and as many of their prompts."""
         for each in priorities:
             params = SamplingParams(max_tokens=tokens, ignore_eos=True)
             name = f"{each} {next(self._number)}"
-            self.scheduler.add_request(Request(name, [1, 2, 3], params, None, priority=each))
+            self.scheduler.add_request(Request(name, [1] * prompt, params, None, priority=each))
 
     def step(self, seconds_each: float = 0.0, seconds: float = 1.0) -> list[int]:
         """Compute a step; return the priorities of those in it.
@@ -170,6 +173,28 @@ def test_steps_of_lines_alone_are_short(
     found = [len(engine.step(seconds_each)) for _ in range(400)][200:]
     most = ((1 + seconds_each) * MANY_TIMES - 1) / seconds_each
     assert 0.8 * min(most, 300) <= sum(found) / len(found) <= 1.05 * most
+
+
+@pytest.mark.parametrize(
+    ("priorities", "read"),
+    [
+        ((0,), PART),
+        ((1,), PART),
+        ((-1,), LONG),  # a task's own prompt is not long, and it waits for nobody
+        ((0, 0), 2 * PART),
+        ((0, 1), 2 * PART),
+        ((-1, 0), 2 * PART),
+    ],
+)
+def test_a_long_prompt_is_read_in_parts(
+    monkeypatch: pytest.MonkeyPatch, priorities: tuple[int, ...], read: int
+) -> None:
+    """Those who come during a step wait for all of it."""
+    engine = Engine(monkeypatch, most=1)
+    engine.ask(*priorities, prompt=LONG)
+    most = engine.scheduler.max_num_scheduled_tokens
+    assert schedule(engine.scheduler).total_num_scheduled_tokens == read
+    assert engine.scheduler.max_num_scheduled_tokens == most
 
 
 def test_steps_with_others_say_nothing_of_lines(monkeypatch: pytest.MonkeyPatch) -> None:
