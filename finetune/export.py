@@ -11,13 +11,13 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+from finetune.record import RECORD, Record, RecordError, base_files, locate
+from serving.adapter import AdapterError, check_files, linear_shapes
 from serving.lock import (
-    BASE_FILES,
     CONFIG,
+    LOCK_NAME,
     WEIGHTS,
     AdapterEntry,
     BaseEntry,
@@ -33,55 +33,92 @@ COPIED = ("generation_config.json", "tokenizer_config.json", SHOWN)
 
 
 class ExportError(ValueError):
-    """Something to export is missing; the message names it."""
+    """Something is missing, unfinished or does not belong together; the message names it."""
 
 
-def export_base(base: str, served_name: str, out: Path) -> BaseEntry:
-    """Copy a base folder to ``out/base``, or find the hub's commit; return the lock entry.
+class Origin(NamedTuple):
+    """What an adapter was trained for."""
+
+    base: str
+    """The base's name in the adapter's configuration."""
+    files: dict[str, str]
+    """SHA-256 by file name of the base."""
+    prompt: str | None
+    output: str | None
+
+
+def origin_of(folder: Path) -> Origin:
+    """Return what an adapter was trained for: as its training wrote, or the lock file that it was
+    exported with.
 
     Raises:
-        ExportError: ``base`` is neither a folder nor cached, or contains no model.
+        ExportError: its training has not finished, or its files are not those of the lock file.
+        RecordError: there is neither.
+        LockError: the lock file is unreadable.
     """
-    source, revision = Path(base), None
-    if not source.is_dir():
-        try:
-            source = Path(snapshot_download(base, local_files_only=True))
-        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
-            raise ExportError(
-                f"{base} is neither a folder nor in the Hugging Face cache"
-            ) from error
-        revision = source.name
-    files = base_files(source)
-    if "config.json" not in files or not any(n.endswith((".safetensors", ".bin")) for n in files):
-        raise ExportError(f"{source} has no config.json or no weights")
-    if revision is None:
-        for name in [*files, *(name for name in COPIED if (source / name).exists())]:
-            _copy(source / name, out / "base" / name)
-    return BaseEntry(name=served_name, revision=revision, files=files)
+    if (folder.parent / LOCK_NAME).exists() and not (folder / RECORD).exists():
+        lock = Lock.load(folder.parent)
+        entry = lock.adapters.get(folder.name)
+        if not entry or {file: sha256(folder / file) for file in entry.files} != entry.files:
+            raise ExportError(f"{folder} is not what {folder.parent / LOCK_NAME} names")
+        return Origin(lock.base.name, lock.base.files, entry.prompt, entry.output)
+    record = Record.load(folder)
+    if not record.is_finished:
+        raise ExportError(f"{folder}: its training has not finished; run it again")
+    return Origin(record.recipe["model"], record.base, record.prompt, record.output)
 
 
-def export_adapter(folder: Path, base_name: str, out: Path) -> AdapterEntry:
-    """Copy one adapter into ``out``; return the lock entry.
+def check_adapter(folder: Path, base: BaseEntry, source: Path) -> None:
+    """Check that an adapter is finished, of this base, and for today's prompt and output.
+
+    Args:
+        folder: the adapter's, named after its task.
+        base: lock entry of the base that it is exported with.
+        source: folder of that base.
 
     Raises:
-        ExportError: the folder is not named after a task, or a file is missing.
+        ExportError: it is not.
+        RecordError: nothing says what it was trained for.
+        AdapterError: vLLM could not serve it.
     """
     if folder.name not in TASKS:
         raise ExportError(f"{folder}: no task of that name; the registry has {list(TASKS)}")
-    task, target = TASKS[folder.name], out / folder.name
     for file in (WEIGHTS, CONFIG, SHOWN):
-        _copy(folder / file, target / file)
-    return AdapterEntry(
-        files=name_base(target, base_name),
-        prompt=task.prompt_fingerprint(),
-        output=task.output_fingerprint(),
-    )
+        if not (folder / file).is_file():
+            raise ExportError(f"{folder / file} is missing: train first")
+    task, origin = TASKS[folder.name], origin_of(folder)
+    check_files(folder, linear_shapes(source))
+    other = [name for name, hashed in origin.files.items() if base.files.get(name) != hashed]
+    if other or not origin.files:
+        raise ExportError(
+            f"{folder} was trained on another base ({origin.base}) than {source}"
+            + (f": {other[0]} differs" if other else "")
+        )
+    named = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if named != origin.base:
+        raise ExportError(
+            f"{folder / CONFIG} names the base {named}, and the training {origin.base}"
+        )
+    if (origin.prompt, origin.output) != (task.prompt_fingerprint(), task.output_fingerprint()):
+        raise ExportError(
+            f"{folder} was trained for another prompt or output than serving/tasks has: train again"
+        )
 
 
-def base_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each base file that the lock file covers, by name."""
-    names = sorted({path.name for pattern in BASE_FILES for path in folder.glob(pattern)})
-    return {name: sha256(folder / name) for name in names}
+def base_entry(base: str, served_name: str) -> tuple[Path, BaseEntry]:
+    """Return a base's folder and lock entry.
+
+    Raises:
+        ExportError: it has no model, or its training has not finished.
+        RecordError: it is neither a folder nor in the Hugging Face cache.
+    """
+    source, revision = locate(base)
+    files = base_files(source)
+    if "config.json" not in files or not any(n.endswith((".safetensors", ".bin")) for n in files):
+        raise ExportError(f"{source} has no config.json or no weights")
+    if (source / RECORD).exists() and not Record.load(source).is_finished:
+        raise ExportError(f"{source}: its training has not finished; run it again")
+    return source, BaseEntry(name=served_name, revision=revision, files=files)
 
 
 def name_base(folder: Path, base_name: str) -> dict[str, str]:
@@ -94,8 +131,6 @@ def name_base(folder: Path, base_name: str) -> dict[str, str]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise ExportError(f"{source} is missing: train first")
     if target.exists() and source.samefile(target):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +138,8 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def export(base: str, name: str, adapters: Path | None, out: Path) -> Lock:
-    """Export a base and adapters; write and return the lock file.
+    """Check and export a base and adapters; write and return the lock file. What is refused leaves
+    ``out`` as it was.
 
     Args:
         base: a folder, or a name on the hub.
@@ -112,15 +148,31 @@ def export(base: str, name: str, adapters: Path | None, out: Path) -> Lock:
         out: folder to write ``base`` and ``adapters`` to.
 
     Raises:
-        ExportError: something is missing.
+        ExportError: something is missing, unfinished or does not belong together.
+        RecordError: there is no such base, or nothing says what an adapter was trained for.
+        AdapterError: vLLM could not serve an adapter.
     """
-    target, entry = out / "adapters", export_base(base, name, out)
+    target, (source, entry) = out / "adapters", base_entry(base, name)
     candidates = [adapters, *sorted(adapters.glob("*"))] if adapters else []
     folders = [path for path in candidates if (path / WEIGHTS).exists()]
     if adapters and not folders:
         raise ExportError(f"{adapters} has no trained adapter")
+    for folder in folders:
+        check_adapter(folder, entry, source)
+    if entry.revision is None:
+        for file in [*entry.files, *(file for file in COPIED if (source / file).exists())]:
+            _copy(source / file, out / "base" / file)
+    exported = {}
+    for folder in folders:
+        for file in (WEIGHTS, CONFIG, SHOWN):
+            _copy(folder / file, target / folder.name / file)
+        task = TASKS[folder.name]
+        exported[folder.name] = AdapterEntry(
+            files=name_base(target / folder.name, name),
+            prompt=task.prompt_fingerprint(),
+            output=task.output_fingerprint(),
+        )
     target.mkdir(parents=True, exist_ok=True)
-    exported = {folder.name: export_adapter(folder, name, target) for folder in folders}
     lock = Lock(base=entry, adapters={**_kept(target, entry), **exported})
     lock.save(target)
     return lock
@@ -144,7 +196,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         lock = export(arguments.base, arguments.name, arguments.adapters, arguments.out)
-    except (ExportError, OSError) as error:
+    except (ExportError, RecordError, AdapterError, LockError, OSError) as error:
         sys.exit(f"export: {error}")
     print(f"{arguments.out}: base {lock.base.name}, adapters {', '.join(lock.adapters)}")
 

@@ -66,6 +66,11 @@ class Recipe(_Section):
     """Precision of the forward and backward passes; weights and optimizer state stay fp32."""
     seed: int = 531
 
+    @property
+    def files(self) -> list[Path]:
+        """The files of rows that it reads."""
+        return [*self.train, *([self.validation] if self.validation else [])]
+
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a recipe from ``path``.

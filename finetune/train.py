@@ -1,11 +1,13 @@
 """Train a model from a recipe: ``python -m finetune.train finetune/recipes/demo-rate.yaml``.
 
 The same code trains the demo base, its adapters, and adapters of polyglot-ko-1.3b. Writes weights,
-``loss.png`` and ``log.json`` to the recipe's ``out`` folder.
+``loss.png``, ``log.json`` and ``training.json`` to the recipe's ``out`` folder. If it was stopped,
+in whatever way, run it again: it goes on from its last checkpoint.
 """
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from functools import partial
@@ -28,12 +30,19 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from finetune.data import collate, encode_row
 from finetune.plot import plot_loss
 from finetune.recipe import NewModel, Recipe, RecipeError
+from finetune.record import Record, RecordError, record_of
 from finetune.tokenizer import train_tokenizer
 from serving.tasks.profile import MAX_KG
+
+CHECKPOINTS = "checkpoints"
+"""Folder beside the weights, as long as the training has not finished."""
+SCORE = "all_decided_right"
 
 
 class WeightedTrainer(Trainer):
@@ -141,7 +150,7 @@ def share_all_decided(prediction: EvalPrediction) -> dict[str, float]:
     chosen, label_ids = np.asarray(prediction.predictions), prediction.label_ids
     labels, decided = (np.asarray(ids) for ids in label_ids)
     right = (chosen[:, :-1] == labels[:, 1:]) | (decided[:, 1:] != 1)  # the trainer pads with -100
-    return {"all_decided_right": float(right.all(axis=1).mean())}
+    return {SCORE: float(right.all(axis=1).mean())}
 
 
 def first_choice(logits: Tensor, labels: Any) -> Tensor:
@@ -151,7 +160,7 @@ def first_choice(logits: Tensor, labels: Any) -> Tensor:
 def training_arguments(recipe: Recipe) -> TrainingArguments:
     """Return the trainer's arguments for ``recipe``."""
     return TrainingArguments(
-        output_dir=str(recipe.out),
+        output_dir=str(recipe.out / CHECKPOINTS),
         max_steps=recipe.steps,
         per_device_train_batch_size=recipe.batch,
         per_device_eval_batch_size=recipe.batch,
@@ -164,7 +173,10 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         logging_steps=20,
         eval_strategy="steps" if recipe.validation else "no",
         eval_steps=max(1, recipe.steps // 10),
-        save_strategy="no",
+        save_steps=max(1, recipe.steps // 10),
+        save_total_limit=2,
+        load_best_model_at_end=recipe.validation is not None,
+        metric_for_best_model=SCORE,
         report_to="none",
         remove_unused_columns=False,
         train_sampling_strategy="group_by_length",  # do not mix rows with and without tails
@@ -175,8 +187,36 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     )
 
 
+def begun(record: Record, out: Path) -> str | None:
+    """Write ``record``; return the last checkpoint in ``out`` if it is of the same training.
+
+    Args:
+        record: of the training that starts.
+        out: its folder.
+    """
+    checkpoints = out / CHECKPOINTS
+    if not record.is_in(out):
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    record.save(out)
+    for path in checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:
+            json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # what is written last
+            shutil.rmtree(path)
+    if not checkpoints.is_dir():
+        return None
+    found: str | None = get_last_checkpoint(checkpoints)  # type: ignore[no-untyped-call]
+    if found:
+        print(f"going on from {found}", flush=True)
+    return found
+
+
 def run(recipe: Recipe) -> dict[str, Any]:
-    """Train; write weights, loss curve and log to ``recipe.out``; return the log."""
+    """Train; write weights, loss curve, log and record to ``recipe.out``; return the log.
+
+    Raises:
+        RecipeError: the base model does not exist.
+    """
     set_seed(recipe.seed)
     files = {"train": [str(path) for path in recipe.train]}
     if recipe.validation:
@@ -201,17 +241,23 @@ def run(recipe: Recipe) -> dict[str, Any]:
         compute_metrics=share_all_decided,
         preprocess_logits_for_metrics=first_choice,
     )
+    record = record_of(recipe)
+    checkpoint = begun(record, recipe.out)
+    first_step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
     start = time.perf_counter()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=checkpoint)
     log = {
         "trained_parameters": parameters,
         "rows": len(encoded["train"]),
+        "first_step": first_step,
         "seconds": round(time.perf_counter() - start, 1),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "history": trainer.state.log_history,
     }
     _save(recipe.out, model, tokenizer, log)
+    record.model_copy(update={"is_finished": True}).save(recipe.out)
+    shutil.rmtree(recipe.out / CHECKPOINTS)
     return log
 
 
@@ -230,14 +276,14 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         recipe = Recipe.load(arguments.recipe)
-        missing = [path for path in recipe.train if not path.exists()]
+        missing = [path for path in recipe.files if not path.exists()]
         if missing:
             raise RecipeError(f"{missing[0]} is missing: run `make dataset` first")
         log = run(recipe)
-    except RecipeError as error:
+    except (RecipeError, RecordError) as error:
         sys.exit(f"train: {error}")
-    scores = [entry for entry in log["history"] if "eval_all_decided_right" in entry]
-    score = f", all decided right {scores[-1]['eval_all_decided_right']:.1%}" if scores else ""
+    scores = [entry[f"eval_{SCORE}"] for entry in log["history"] if f"eval_{SCORE}" in entry]
+    score = f", all decided right {max(scores):.1%}" if scores else ""
     print(f"{recipe.out}: {log['seconds'] / 60:.1f} minutes{score}")
 
 

@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from finetune.export import base_files, name_base
+from finetune.export import name_base
+from finetune.record import base_files
 from serving.lock import CONFIG, WEIGHTS, Lock, LockError
 
 OUTPUT_PROJECTIONS = ("attention.dense", "mlp.dense_4h_to_h")

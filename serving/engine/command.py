@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from serving.adapter import LORA_RANKS
 from serving.engine.machine import Machine
 from serving.engine.settings import EngineSettings
 from serving.lock import Lock
@@ -31,8 +32,6 @@ MEMORY_SHARE = 0.95
 """Share of the container's or the machine's memory that the engine may take."""
 LONG_PROMPT_TOKENS = 96
 """Tokens of one prompt that the engine reads in a step; no task's has more that are not cached."""
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Values that vLLM 0.32 accepts for --max-lora-rank."""
 
 
 def arguments(

@@ -6,12 +6,11 @@ Each failure raises one message that names the file and the fix. This module doe
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from serving.engine.adapter import AdapterError, check_files
+from serving.adapter import AdapterError, Shapes, check_files, linear_shapes
 from serving.engine.settings import EngineSettings
 from serving.lock import AdapterEntry, Lock, sha256
 from serving.tasks.registry import TASKS
@@ -67,32 +66,7 @@ def check_base(folder: Path, adapters: Path, lock: Lock) -> None:
             )
 
 
-def linear_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Return output and input size of GPT-NeoX's linear layers, by "layer.part.module".
-
-    Raises:
-        PreflightError: the model is not GPT-NeoX.
-    """
-    if config.get("model_type") != "gpt_neox":
-        raise PreflightError(
-            f"the base is a {config.get('model_type')} model; this deployment serves gpt_neox "
-            "(polyglot-ko)"
-        )
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    modules = {
-        "attention.query_key_value": (3 * hidden, hidden),
-        "attention.dense": (hidden, hidden),
-        "mlp.dense_h_to_4h": (inner, hidden),
-        "mlp.dense_4h_to_h": (hidden, inner),
-    }
-    return {
-        f"{layer}.{module}": shape
-        for layer in range(config["num_hidden_layers"])
-        for module, shape in modules.items()
-    }
-
-
-def check_adapter(folder: Path, entry: AdapterEntry, shapes: dict[str, tuple[int, int]]) -> int:
+def check_adapter(folder: Path, entry: AdapterEntry, shapes: Shapes) -> int:
     """Check an adapter against the lock file, the base model and the current prompt and output.
 
     Args:
@@ -136,7 +110,8 @@ class Checked:
     @property
     def hidden_size(self) -> int:
         """The base model's."""
-        return int(_configuration(self.base)["hidden_size"])
+        config = json.loads((self.base / "config.json").read_text(encoding="utf-8"))
+        return int(config["hidden_size"])
 
 
 def check_model(settings: EngineSettings) -> Checked:
@@ -167,12 +142,10 @@ def preflight(base: Path, adapters: Path, lock: Lock) -> int:
     if unknown:
         raise PreflightError(f"{adapters}: adapter {unknown[0]} is not for a task in the registry")
     check_base(base, adapters, lock)
-    shapes = linear_shapes(_configuration(base))
+    try:
+        shapes = linear_shapes(base)
+    except AdapterError as error:
+        raise PreflightError(str(error)) from error
     return max(
         check_adapter(adapters / name, entry, shapes) for name, entry in lock.adapters.items()
     )
-
-
-def _configuration(base: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    return found

@@ -1,16 +1,27 @@
-"""From rows to weights: a tiny base and adapter are trained, exported and pass preflight."""
+"""From rows to weights: a tiny base and adapter are trained, exported and pass preflight.
 
+A training that is killed goes on.
+"""
+
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dataset.generate import rows, write
 from finetune.export import export
-from finetune.recipe import Lora, NewModel
-from finetune.train import run
+from finetune.recipe import Lora, NewModel, Recipe
+from finetune.record import Record
+from finetune.train import CHECKPOINTS, run
 from serving.engine.preflight import preflight
 from serving.lock import Lock
 from serving.tasks.registry import TASKS
@@ -58,3 +69,54 @@ def test_a_base_and_adapters_are_trained_exported_and_pass_preflight(tmp_path: P
         plain = base(**ids).logits
         adapted = PeftModel.from_pretrained(base, tmp_path / "out" / "adapters" / "rate")
         assert not torch.allclose(plain, adapted(**ids).logits)
+
+
+def start(recipe: Recipe, file: Path) -> subprocess.Popen[bytes]:
+    fields = {name: value for name, value in recipe.model_dump(mode="json").items() if value}
+    file.write_text(yaml.safe_dump(fields))
+    return subprocess.Popen([sys.executable, "-m", "finetune.train", str(file)])
+
+
+def kill_at(process: subprocess.Popen[bytes], path: Path) -> None:
+    """Kill a training as soon as ``path`` exists."""
+    until = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def losses(history: list[dict[str, Any]]) -> dict[int, float]:
+    return {one["step"]: one["eval_loss"] for one in history if "eval_loss" in one}
+
+
+def test_a_training_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    """When it is killed again, in the middle of writing a checkpoint too."""
+    task = next(iter(TASKS))
+    file = tmp_path / "rows.jsonl"
+    write(file, rows(TASKS[task], "train", 64, 2), 64, coached=True)
+    shape = NewModel(vocabulary=600, hidden=32, layers=1, heads=2)
+    run(recipe(train=[file], out=tmp_path / "base", new_model=shape, steps=3, batch=8))
+    killed, whole = (
+        recipe(
+            train=[file],
+            validation=file,
+            out=tmp_path / folder / task,
+            model=str(tmp_path / "base"),
+            lora=Lora(rank=4, alpha=8, dropout=0.1),
+            steps=40,
+            batch=8,
+            learning_rate=1e-2,
+        )
+        for folder in ("killed", "whole")
+    )
+    for moment in ("checkpoint-4/trainer_state.json", "checkpoint-12", "checkpoint-20"):
+        kill_at(start(killed, tmp_path / "recipe.yaml"), killed.out / CHECKPOINTS / moment)
+        assert not Record.load(killed.out).is_finished
+    log = run(killed)
+    assert log["first_step"] > 0
+    assert losses(log["history"]) == pytest.approx(losses(run(whole)["history"]), abs=1e-4)
+    assert Record.load(killed.out).is_finished
+    assert not (killed.out / CHECKPOINTS).exists()

@@ -10,6 +10,7 @@ from serving.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[2]
 LANGUAGE, TASK = {"serving.language"}, {"serving.language", "serving.tasks"}
+MODEL = {"serving.lock", "serving.adapter"}
 PROCESS = {
     "serving.process",
     "serving.tracing",
@@ -21,10 +22,10 @@ ALLOWED = {
     "serving.language": LANGUAGE,
     "serving.tasks": TASK,
     "serving.vllm_plugin": {"serving.vllm_plugin", *TASK, *PROCESS},
-    "serving.engine": {"serving.engine", "serving.vllm_plugin", "serving.lock", *TASK, *PROCESS},
+    "serving.engine": {"serving.engine", "serving.vllm_plugin", *MODEL, *TASK, *PROCESS},
     "serving.gateway": {"serving.gateway", *TASK, *PROCESS},
     "dataset": {"dataset", *TASK},
-    "finetune": {"finetune", "loadtests.service", "serving.lock", *TASK},
+    "finetune": {"finetune", "loadtests.service", *MODEL, *TASK},
     "loadtests": {"loadtests", "serving.engine", "serving.lock", *TASK},
     "deploy": {"deploy", "loadtests", "serving"},
 }

@@ -1,7 +1,6 @@
-"""Recipes, what of a row counts in training, and what export refuses."""
+"""Recipes, and what of a row counts in training."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,10 @@ from transformers import EvalPrediction
 
 from dataset.generate import rows
 from finetune.data import IGNORED, TokenizationError, collate, encode_row
-from finetune.export import ExportError, export
-from finetune.recipe import Lora, Recipe, RecipeError
+from finetune.recipe import Lora, NewModel, Recipe, RecipeError
+from finetune.record import record_of
 from finetune.tokenizer import train_tokenizer
-from finetune.train import load, order_numbers, share_all_decided
-from serving.lock import Lock
+from finetune.train import CHECKPOINTS, begun, load, order_numbers, share_all_decided
 from serving.tasks.registry import TASKS
 from tests.unit.finetune.tiny import recipe
 
@@ -136,46 +134,37 @@ def test_a_row_counts_only_if_every_decision_is_the_first_choice() -> None:
     assert share_all_decided(prediction) == {"all_decided_right": pytest.approx(2 / 3)}
 
 
-def test_export_names_what_is_missing(tmp_path: Path) -> None:
-    adapters = tmp_path / "adapters"
-    adapters.mkdir()
-    with pytest.raises(ExportError, match="neither a folder"):
-        export("nobody/nothing", "x", adapters, tmp_path / "out")
-    with pytest.raises(ExportError, match="no trained adapter"):
-        export(str(DEMO / "base"), "x", adapters, tmp_path / "out")
-    (adapters / "other").mkdir()
-    (adapters / "other" / "adapter_model.safetensors").touch()
-    with pytest.raises(ExportError, match="no task of that name"):
-        export(str(DEMO / "base"), "x", adapters, tmp_path / "out")
-
-
-def test_exporting_one_adapter_leaves_the_others_and_their_lock_as_they_are(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    whole = export(str(DEMO / "base"), "demo", DEMO / "adapters", out)
-    assert set(whole.adapters) == set(TASKS)
-    first, *others = TASKS
-    before = (out / "adapters" / others[0] / "adapter_model.safetensors").read_bytes()
-    one = export(str(out / "base"), "demo", DEMO / "adapters" / first, out)  # the base onto itself
-    assert one == whole == Lock.load(out / "adapters")
-    assert (out / "adapters" / others[0] / "adapter_model.safetensors").read_bytes() == before
-
-
-def test_exporting_onto_itself_changes_nothing(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    lock = export(str(DEMO / "base"), "demo", DEMO / "adapters", out)
-    assert export(str(out / "base"), "demo", out / "adapters", out) == lock
-
-
-def test_adapters_of_another_base_are_not_kept(tmp_path: Path) -> None:
-    out, other = tmp_path / "out", tmp_path / "other"
-    export(str(DEMO / "base"), "demo", DEMO / "adapters", out)
-    shutil.copytree(DEMO / "base", other)
-    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
-    assert export(str(other), "demo", None, out).adapters == {}
-
-
 def test_a_missing_base_is_one_line() -> None:
     wrong = recipe(model="finetune/runs/nowhere", lora=Lora(rank=4, alpha=8))
     with pytest.raises(RecipeError, match="finetune/runs/nowhere is no base model") as caught:
         load(wrong, None)
     assert "\n" not in str(caught.value)
+
+
+def test_a_training_goes_on_from_its_last_whole_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.touch()
+    shape = NewModel(vocabulary=600, hidden=32, layers=1, heads=2)
+    first = recipe(train=[file], out=tmp_path, new_model=shape)
+    assert begun(record_of(first), tmp_path) is None
+    for step, state in ((8, "{}"), (12, "{}"), (16, '{"cut'), (20, None)):
+        folder = tmp_path / CHECKPOINTS / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        if state:
+            (folder / "trainer_state.json").write_text(state)
+    assert begun(record_of(first), tmp_path) == str(tmp_path / CHECKPOINTS / "checkpoint-12")
+    assert begun(record_of(first), tmp_path) == str(tmp_path / CHECKPOINTS / "checkpoint-12")
+    file.write_text("another row")
+    assert begun(record_of(first), tmp_path) is None
+    assert not (tmp_path / CHECKPOINTS).exists()
+
+
+@pytest.mark.parametrize("field", [{"steps": 2}, {"seed": 1}, {"learning_rate": 1e-4}])
+def test_another_recipe_begins_anew(tmp_path: Path, field: dict[str, float]) -> None:
+    shape = NewModel(vocabulary=600, hidden=32, layers=1, heads=2)
+    begun(record_of(recipe(train=[], out=tmp_path, new_model=shape)), tmp_path)
+    (tmp_path / CHECKPOINTS / "checkpoint-8").mkdir(parents=True)
+    assert (
+        begun(record_of(recipe(train=[], out=tmp_path, new_model=shape, **field)), tmp_path) is None
+    )
+    assert not (tmp_path / CHECKPOINTS).exists()

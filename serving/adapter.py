@@ -3,6 +3,7 @@
 This module does not import torch.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, deserialize
 
-from serving.engine.command import LORA_RANKS
 from serving.lock import CONFIG, WEIGHTS
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that vLLM 0.32 accepts for --max-lora-rank."""
 
 NAME = "base_model.model.gpt_neox.layers.{}.{}.weight"
 """PEFT's name of a matrix, by "layer.part.module" and "lora_A" or "lora_B"."""
@@ -24,7 +27,7 @@ Shapes = Mapping[str, tuple[int, int]]
 
 
 class AdapterError(ValueError):
-    """An adapter cannot be served; the message names the file and what is wrong with it."""
+    """An adapter, or any adapter of a base, cannot be served; the message says why."""
 
 
 class LoraConfiguration(BaseModel):
@@ -54,6 +57,35 @@ class LoraConfiguration(BaseModel):
     use_bdlora: None = None
     rank_pattern: dict[str, int] | None = Field(default=None, max_length=0)
     alpha_pattern: dict[str, float] | None = Field(default=None, max_length=0)
+
+
+def linear_shapes(base: Path) -> Shapes:
+    """Return the shapes of a GPT-NeoX base's linear layers.
+
+    Args:
+        base: folder of the base model.
+
+    Raises:
+        AdapterError: the model is not GPT-NeoX.
+    """
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") != "gpt_neox":
+        raise AdapterError(
+            f"the base is a {config.get('model_type')} model; this deployment serves gpt_neox "
+            "(polyglot-ko)"
+        )
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    modules = {
+        "attention.query_key_value": (3 * hidden, hidden),
+        "attention.dense": (hidden, hidden),
+        "mlp.dense_h_to_4h": (inner, hidden),
+        "mlp.dense_4h_to_h": (hidden, inner),
+    }
+    return {
+        f"{layer}.{module}": shape
+        for layer in range(config["num_hidden_layers"])
+        for module, shape in modules.items()
+    }
 
 
 def check_files(folder: Path, shapes: Shapes) -> int:
