@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.gateway.completions import StreamOptions
 from serving.gateway.errors import ClientError, InvalidRequest, ModelNotFound
 from serving.gateway.exchange import Exchange
 from serving.gateway.generate import Generated, Generator
@@ -57,7 +58,7 @@ class ChatRequest(BaseModel):
         min_length=1, description="마지막 user 메시지가 작업의 요청(JSON)"
     )
     stream: bool | None = None
-    stream_options: dict[str, bool] | None = Field(
+    stream_options: StreamOptions | None = Field(
         default=None, description="`include_usage`: 토큰 수를 마지막 이벤트로"
     )
     n: Annotated[int, Field(ge=1, le=1)] | None = None
@@ -150,7 +151,7 @@ async def _stream(completion: dict[str, Any], asked: ChatRequest) -> AsyncIterat
         {"choices": [{**choice, "finish_reason": None, "delta": message}]},
         {"choices": [{**choice, "delta": {}}]},
     ]
-    if (asked.stream_options or {}).get("include_usage"):
+    if asked.stream_options and asked.stream_options.include_usage:
         events.append({"choices": [], "usage": usage})
     made = {**completion, "object": "chat.completion.chunk"}
     for event in events:

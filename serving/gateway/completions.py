@@ -6,9 +6,9 @@ the tokens and sequences it can generate.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serving.gateway.errors import InvalidRequest
 from serving.gateway.settings import GatewaySettings
@@ -25,18 +25,71 @@ Tokens = Annotated[list[Annotated[int, Field(ge=0)]], _NotEmpty]
 Prompt = Text | Annotated[list[Text], _NotEmpty] | Tokens | Annotated[list[Tokens], _NotEmpty]
 
 
-class CompletionRequest(BaseModel):
+class _Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class StreamOptions(_Fields):
+    """What a stream tells beside the text."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class NamedSchema(_Fields):
+    """A JSON schema as OpenAI wraps it."""
+
+    name: Text
+    schema_: dict[str, Any] = Field(alias="schema")
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(_Fields):
+    """OpenAI's way to ask for JSON."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = Field(
+        default=None, description="`type`이 `json_schema`일 때만, 그때는 반드시"
+    )
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema goes with type json_schema, and only with it")
+        return self
+
+
+class StructuredOutputs(_Fields):
+    """vLLM's way to constrain the text: one constraint, and how JSON is laid out."""
+
+    json_: dict[str, Any] | Text | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: Annotated[list[str], _NotEmpty] | None = None
+    grammar: Text | None = None
+    json_object: Literal[True] | None = None
+    whitespace_pattern: str | None = None
+    disable_any_whitespace: bool = False
+    disable_additional_properties: bool = False
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        kinds = (self.json_, self.regex, self.choice, self.grammar, self.json_object)
+        if sum(kind is not None for kind in kinds) != 1:
+            raise ValueError("give one of json, regex, choice, grammar and json_object")
+        return self
+
+
+class CompletionRequest(_Fields):
     """OpenAI's fields, then vLLM's (vllm/entrypoints/openai/completion/protocol.py, 0.32). The
     engine checks those that depend on the model."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     model: str = Field(description="베이스 모델이나 어댑터의 이름")
     prompt: Prompt = Field(description="텍스트, 토큰, 또는 그 목록")
     max_tokens: Annotated[int, Field(ge=0)] | None = 16
     n: Annotated[int, Field(ge=1)] = 1
     stream: bool | None = None
-    stream_options: dict[str, bool] | None = None
+    stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stop: str | list[str] | None = None
@@ -48,10 +101,8 @@ class CompletionRequest(BaseModel):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     user: str | None = None
-    response_format: dict[str, Any] | None = Field(
-        default=None, description='`{"type": "json_schema", ...}`, `json_object` 또는 `text`'
-    )
-    structured_outputs: dict[str, Any] | None = Field(
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = Field(
         default=None, description="`json`, `regex`, `choice`, `grammar`, `json_object` 가운데 하나"
     )
     add_special_tokens: bool = True

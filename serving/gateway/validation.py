@@ -51,7 +51,8 @@ def _client_error(first: ErrorDetails, request: type[BaseModel]) -> ClientError:
 def _shown(given: Any) -> str:
     """Format a client's value as JSON, truncated."""
     if isinstance(given, dict | list):
-        return "an object" if isinstance(given, dict) else "a list"
+        kind = "object" if isinstance(given, dict) else "list"
+        return f"{'a' if kind == 'list' else 'an'} {kind}" if given else f"an empty {kind}"
     return json.dumps(given[:_LONGEST] if isinstance(given, str) else given, ensure_ascii=False)[
         : _LONGEST + 2
     ]
@@ -81,7 +82,7 @@ def _allowed(request: type[BaseModel], place: Sequence[str]) -> str:
         count = f"{schema['minItems']} to {most} " if most else ""
         return f"it must be a list of {count}objects with {', '.join(item['properties'])}"
     if "const" in schema:
-        return f"it must be {schema['const']}"
+        return f"it must be {_shown(schema['const'])}"
     if "enum" in schema:
         return f"it must be one of {', '.join(map(str, schema['enum']))}"
     options = schema.get("anyOf", [schema])

@@ -91,6 +91,50 @@ def test_what_the_limits_allow_passes(
         ({"logprobs": 6}, 422, "logprobs", "an integer from 0 to 5"),
         ({"model": None}, 422, "model", "a text"),
         ({"echo": True, "logprobs": 0}, 422, "echo", "echo with logprobs"),
+        *(
+            ({"structured_outputs": given}, 422, "structured_outputs", "give one of json, regex")
+            for given in (
+                {},
+                {"json": None},
+                {"whitespace_pattern": "x"},
+                {"regex": "a", "choice": ["b"]},
+                {"json": {}, "json_object": True},
+            )
+        ),
+        *(
+            ({"structured_outputs": {kind: given}}, 422, f"structured_outputs.{kind}", words)
+            for kind, given, words in (
+                ("regex", 1, "a text"),
+                ("choice", "a", "a list of texts"),
+                ("choice", [], "cannot be an empty list; it must be a list of texts"),
+                ("grammar", "", "a text"),
+                ("json", 1, "an object or a text"),
+                ("json", "", "an object or a text"),
+                ("json_object", False, "cannot be false; it must be true"),
+                ("structural_tag", "{}", "not a known field"),
+                ("_backend", "outlines", "not a known field"),
+                ("jsn", {}, "not a known field"),
+            )
+        ),
+        *(
+            ({"response_format": given}, 422, f"response_format{place}", words)
+            for given, place, words in (
+                ({}, ".type", "is missing; it must be one of text"),
+                ({"type": "x"}, ".type", "must be one of text, json_object, json_schema"),
+                ({"type": "structural_tag"}, ".type", "must be one of text"),
+                ({"type": "json_schema"}, "", "json_schema goes with type json_schema"),
+                ({"type": "text", "json_schema": {"name": "a", "schema": {}}}, "", "goes with"),
+                ({"type": "text", "x": 1}, ".x", "not a known field"),
+                ({"type": "json_schema", "json_schema": {}}, ".json_schema.name", "is missing"),
+                (
+                    {"type": "json_schema", "json_schema": {"name": "a", "schema": None}},
+                    ".json_schema.schema",
+                    "cannot be null; it must be an object",
+                ),
+            )
+        ),
+        ({"stream_options": {"x": True}}, 422, "stream_options.x", "not a known field"),
+        ({"stream_options": {"include_usage": 1}}, 422, "stream_options.include_usage", "true or"),
         # vLLM would ignore the first, and the others concern other requests, too.
         ({"guided_regex": "a"}, 422, "guided_regex", "not a known field"),
         ({"priority": -5}, 422, "priority", "not a known field"),
@@ -124,6 +168,33 @@ def test_null_is_refused_where_the_engine_refuses_it(field: str) -> None:
         CompletionRequest.model_validate(body)
     except ValidationError:
         return
+    assert Theirs.model_validate(body).to_sampling_params(16)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"structured_outputs": {"regex": ""}},
+        {"structured_outputs": {"regex": "a", "json": None, "whitespace_pattern": " "}},
+        {"structured_outputs": {"choice": ["a", ""]}},
+        {"structured_outputs": {"json": {}}},
+        {"structured_outputs": {"json": "{}", "disable_any_whitespace": True}},
+        {"structured_outputs": {"grammar": "start: /a/"}},
+        {"structured_outputs": {"json_object": True, "disable_additional_properties": True}},
+        {"response_format": {"type": "text"}},
+        {"response_format": {"type": "json_object", "json_schema": None}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}},
+        {"stream": True, "stream_options": {"include_usage": True}},
+        {"stream": True, "stream_options": {"continuous_usage_stats": None}},
+    ],
+)
+def test_what_is_allowed_inside_a_field_the_engine_allows(
+    client: TestClient, fields: dict[str, Any]
+) -> None:
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest as Theirs
+
+    assert client.post(PATH, content=completion_body(**fields), headers=JSON).status_code == 200
+    body = json.loads(completion_body(**fields))
     assert Theirs.model_validate(body).to_sampling_params(16)
 
 
