@@ -8,7 +8,14 @@ the tokens and sequences it can generate.
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from serving.gateway.errors import InvalidRequest
 from serving.gateway.settings import GatewaySettings
@@ -92,7 +99,7 @@ class CompletionRequest(_Fields):
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    stop: str | list[str] | None = None
+    stop: Text | list[Text] | None = None
     seed: int | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     logit_bias: dict[str, float] | None = None
@@ -107,7 +114,7 @@ class CompletionRequest(_Fields):
     )
     add_special_tokens: bool = True
     allowed_token_ids: list[int] | None = None
-    bad_words: list[str] = []
+    bad_words: list[Text] = []
     ignore_eos: bool = False
     include_stop_str_in_output: bool = False
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -121,6 +128,13 @@ class CompletionRequest(_Fields):
     top_k: Annotated[int, Field(ge=-1)] | None = None
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
     truncation_side: Literal["left", "right"] | None = None
+
+    @field_validator("stream_options")
+    @classmethod
+    def _streams(cls, given: StreamOptions | None, info: ValidationInfo) -> StreamOptions | None:
+        if given and not info.data.get("stream"):
+            raise ValueError("it goes with stream true, and only with it")
+        return given
 
 
 def places(request: CompletionRequest, settings: GatewaySettings) -> int:

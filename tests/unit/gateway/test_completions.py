@@ -133,6 +133,11 @@ def test_what_the_limits_allow_passes(
                 ),
             )
         ),
+        ({"stop": ""}, 422, "stop", "a text or a list of texts"),
+        ({"stop": ["a", ""]}, 422, "stop", "a text or a list of texts"),
+        ({"bad_words": [""]}, 422, "bad_words.0", "a text"),
+        ({"stream_options": {"include_usage": True}}, 422, "stream_options", "stream true"),
+        ({"stream_options": {}, "stream": None}, 422, "stream_options", "stream true"),
         ({"stream_options": {"x": True}}, 422, "stream_options.x", "not a known field"),
         ({"stream_options": {"include_usage": 1}}, 422, "stream_options.include_usage", "true or"),
         # vLLM would ignore the first, and the others concern other requests, too.
