@@ -84,7 +84,7 @@ BAD: list[tuple[Any, int, str]] = [
     (b"\xff", 400, "the body is not JSON"),
     (b"[" * 10_000, 400, "the body is not JSON: recursion limit"),
     (b'{"experience": "\\ud800"}', 400, "the body is not JSON"),
-    ([], 422, "the body cannot be a list; it must be an object with experience"),
+    ([], 422, "the body cannot be an empty list; it must be an object with experience"),
     ({**GOOD, "experience": 9}, 422, "experience cannot be 9; it must be an integer from 1 to 5"),
     ({"experience": 1}, 422, "gender is missing"),
     (openai({**GOOD, "experience": 9}), 422, "body.experience cannot be 9; it must be an integer"),

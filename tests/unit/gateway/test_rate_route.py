@@ -103,7 +103,17 @@ def test_bad_settings_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0, "0"), (9.5, "9.5"), (True, "true"), ("9", '"9"'), (None, "null"), ([], "a list")],
+    [
+        (0, "0"),
+        (9.5, "9.5"),
+        (True, "true"),
+        ("9", '"9"'),
+        (None, "null"),
+        ([], "an empty list"),
+        ([1], "a list"),
+        ({}, "an empty object"),
+        ({"a": 1}, "an object"),
+    ],
 )
 def test_errors_show_a_value_as_json_has_it(value: object, shown: str, client: TestClient) -> None:
     response = client.post(RATE, json={**GOOD, "experience": value})
