@@ -82,7 +82,8 @@ def _allowed(request: type[BaseModel], place: Sequence[str]) -> str:
         count = f"{schema['minItems']} to {most} " if most else ""
         return f"it must be a list of {count}objects with {', '.join(item['properties'])}"
     if "const" in schema:
-        return f"it must be {_shown(schema['const'])}"
+        only = schema["const"]
+        return f"it must be {only if isinstance(only, str) else _shown(only)}"
     if "enum" in schema:
         return f"it must be one of {', '.join(map(str, schema['enum']))}"
     options = schema.get("anyOf", [schema])
