@@ -65,7 +65,7 @@ def origin_of(folder: Path) -> Origin:
     record = Record.load(folder)
     if not record.is_finished:
         raise ExportError(f"{folder}: its training has not finished; run it again")
-    return Origin(record.recipe["model"], record.base, record.prompt, record.output)
+    return Origin(str(record.recipe.get("model")), record.base, record.prompt, record.output)
 
 
 def check_adapter(folder: Path, base: BaseEntry, source: Path) -> None:
@@ -94,7 +94,7 @@ def check_adapter(folder: Path, base: BaseEntry, source: Path) -> None:
             f"{folder} was trained on another base ({origin.base}) than {source}"
             + (f": {other[0]} differs" if other else "")
         )
-    named = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    named = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
     if named != origin.base:
         raise ExportError(
             f"{folder / CONFIG} names the base {named}, and the training {origin.base}"

@@ -63,6 +63,13 @@ def without_one(adapter: Path) -> None:
     weights(adapter, lambda n, t: None if n == name else t)
 
 
+def unnamed(adapter: Path) -> None:
+    path = adapter / CONFIG
+    fields = json.loads(path.read_text())
+    del fields["base_model_name_or_path"]
+    path.write_text(json.dumps(fields))
+
+
 def configuration(**fields: object) -> Callable[[Path], None]:
     return lambda adapter: configure(adapter, **fields)
 
@@ -102,6 +109,8 @@ def test_what_was_trained_is_exported(runs: Path) -> None:
         (recorded(prompt="0"), "another prompt or output"),
         (recorded(prompt=None), "another prompt or output"),
         (recorded(output="0"), "another prompt or output"),
+        (recorded(recipe={}), "and the training None"),
+        (unnamed, "names the base None"),
         (configuration(base_model_name_or_path="EleutherAI/polyglot-ko-5.8b"), "names the base"),
         (configuration(base_model_name_or_path=None), "names the base None"),
         (removed("loss.png"), "loss.png is missing"),
