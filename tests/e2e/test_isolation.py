@@ -44,8 +44,8 @@ HEAVY: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 MOST = 5
-"""Times that the slowest percent may take of what it takes alone. Three were promised, and a service
-that has just begun keeps it (1.4 to 2.9); after the other tests it took up to 3.4."""
+"""Times that the slowest percent may take of what it takes alone. Three were promised, and a
+service that has just begun keeps it (1.4 to 2.9); after the other tests it took up to 3.4."""
 MOST_REFUSAL_SECONDS = 5
 """Two were promised, and a service that has just begun takes 1.5."""
 ROUNDS, MOST_ROUNDS = 3, 10
