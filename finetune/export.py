@@ -62,10 +62,15 @@ def origin_of(folder: Path) -> Origin:
         if not entry or {file: sha256(folder / file) for file in entry.files} != entry.files:
             raise ExportError(f"{folder} is not what {folder.parent / LOCK_NAME} names")
         return Origin(lock.base.name, lock.base.files, entry.prompt, entry.output)
+    record = _finished(folder)
+    return Origin(str(record.recipe.get("model")), record.base, record.prompt, record.output)
+
+
+def _finished(folder: Path) -> Record:
     record = Record.load(folder)
     if not record.is_finished:
         raise ExportError(f"{folder}: its training has not finished; run it again")
-    return Origin(str(record.recipe.get("model")), record.base, record.prompt, record.output)
+    return record
 
 
 def check_adapter(folder: Path, base: BaseEntry, source: Path) -> None:
@@ -116,8 +121,8 @@ def base_entry(base: str, served_name: str) -> tuple[Path, BaseEntry]:
     files = base_files(source)
     if "config.json" not in files or not any(n.endswith((".safetensors", ".bin")) for n in files):
         raise ExportError(f"{source} has no config.json or no weights")
-    if (source / RECORD).exists() and not Record.load(source).is_finished:
-        raise ExportError(f"{source}: its training has not finished; run it again")
+    if (source / RECORD).exists():
+        _finished(source)
     return source, BaseEntry(name=served_name, revision=revision, files=files)
 
 

@@ -62,7 +62,7 @@ class Record(BaseModel):
             raise RecordError(f"{path} is no record of a training: train again") from error
 
     def is_in(self, folder: Path) -> bool:
-        """Return whether ``folder`` has this training, as far as it is."""
+        """Return whether ``folder`` records this training, and as far as this record does."""
         try:
             return Record.load(folder) == self
         except RecordError:

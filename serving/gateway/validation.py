@@ -50,9 +50,10 @@ def _client_error(first: ErrorDetails, request: type[BaseModel]) -> ClientError:
 
 def _shown(given: Any) -> str:
     """Format a client's value as JSON, truncated."""
-    if isinstance(given, dict | list):
-        kind = "object" if isinstance(given, dict) else "list"
-        return f"{'a' if kind == 'list' else 'an'} {kind}" if given else f"an empty {kind}"
+    if isinstance(given, dict):
+        return "an object" if given else "an empty object"
+    if isinstance(given, list):
+        return "a list" if given else "an empty list"
     return json.dumps(given[:_LONGEST] if isinstance(given, str) else given, ensure_ascii=False)[
         : _LONGEST + 2
     ]

@@ -73,7 +73,7 @@ class Engine:
         )
 
     def ask(self, *priorities: int, tokens: int = 100, prompt: int = 3) -> None:
-        """Send requests of ``tokens`` tokens, and as many of their prompts."""
+        """Send requests of ``tokens`` tokens to generate, after ``prompt`` tokens."""
         for each in priorities:
             params = SamplingParams(max_tokens=tokens, ignore_eos=True)
             name = f"{each} {next(self._number)}"
