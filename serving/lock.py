@@ -68,6 +68,8 @@ class AdapterEntry(_Entry):
     output: str
     """``Task.output_fingerprint`` at training time."""
     scores: Scores | None = None
+    golden: list[str] | None = None
+    """What it decided for its task's examples and edges when it was scored."""
 
 
 class Lock(_Entry):

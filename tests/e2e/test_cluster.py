@@ -126,7 +126,7 @@ def has_stuck_request(cluster: Stack) -> bool:
 
 
 def lose(cluster: Stack, part: str, running: Callable[[], int]) -> None:
-    """Kill one of two, under load; wait until its replica is replaced."""
+    """Kill one of two, under load; wait until its replica has ended and is replaced."""
     replicas, before = pids(cluster, REPLICA), pids(cluster, part)
     assert len(before) == 2
     # The older: the other may have had no requests yet.
@@ -135,7 +135,7 @@ def lose(cluster: Stack, part: str, running: Callable[[], int]) -> None:
     wait_for(lambda: has_stuck_request(cluster))  # or it would die without one
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: len(pids(cluster, REPLICA) - replicas) == 1, 300)
-    wait_for(lambda: running() == 2, 300)
+    wait_for(lambda: running() == 2 and len(pids(cluster, REPLICA)) == 2, 300)
 
 
 async def test_both_tasks_are_answered(cluster: Stack, running: Callable[[], int]) -> None:

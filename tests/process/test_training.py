@@ -3,6 +3,9 @@
 A training that is killed goes on.
 """
 
+import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +24,7 @@ from dataset.generate import rows, write
 from finetune.export import export
 from finetune.recipe import Lora, NewModel, Recipe
 from finetune.record import Record
-from finetune.train import CHECKPOINTS, run
+from finetune.train import run
 from serving.engine.preflight import preflight
 from serving.lock import Lock
 from serving.tasks.registry import TASKS
@@ -72,9 +75,13 @@ def test_a_base_and_adapters_are_trained_exported_and_pass_preflight(tmp_path: P
 
 
 def start(recipe: Recipe, file: Path) -> subprocess.Popen[bytes]:
+    write_recipe(recipe, file)
+    return subprocess.Popen([sys.executable, "-m", "finetune.train", str(file)])
+
+
+def write_recipe(recipe: Recipe, file: Path) -> None:
     fields = {name: value for name, value in recipe.model_dump(mode="json").items() if value}
     file.write_text(yaml.safe_dump(fields))
-    return subprocess.Popen([sys.executable, "-m", "finetune.train", str(file)])
 
 
 def kill_at(process: subprocess.Popen[bytes], path: Path) -> None:
@@ -92,31 +99,65 @@ def losses(history: list[dict[str, Any]]) -> dict[int, float]:
     return {one["step"]: one["eval_loss"] for one in history if "eval_loss" in one}
 
 
+def adapter(folder: Path, name: str, dropout: float = 0, **fields: object) -> Recipe:
+    """A recipe for an adapter, of rows with and without a tail, whose base is trained first."""
+    task = next(iter(TASKS))
+    file = folder / "rows.jsonl"
+    if not file.exists():
+        write(file, rows(TASKS[task], "train", 64, 2), 64, coached=True)
+        shape = NewModel(vocabulary=600, hidden=32, layers=1, heads=2)
+        run(recipe(train=[file], out=folder / "base", new_model=shape, steps=3, batch=8))
+    values: dict[str, object] = {
+        "train": [file],
+        "validation": file,
+        "out": folder / name / task,
+        "model": str(folder / "base"),
+        "lora": Lora(rank=4, alpha=8, dropout=dropout),
+        "steps": 40,
+        "batch": 8,
+        "learning_rate": 1e-2,
+        "tail_share": 0.5,
+    }
+    return recipe(**values | fields)
+
+
 def test_a_training_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     """When it is killed again, in the middle of writing a checkpoint too."""
-    task = next(iter(TASKS))
-    file = tmp_path / "rows.jsonl"
-    write(file, rows(TASKS[task], "train", 64, 2), 64, coached=True)
-    shape = NewModel(vocabulary=600, hidden=32, layers=1, heads=2)
-    run(recipe(train=[file], out=tmp_path / "base", new_model=shape, steps=3, batch=8))
-    killed, whole = (
-        recipe(
-            train=[file],
-            validation=file,
-            out=tmp_path / folder / task,
-            model=str(tmp_path / "base"),
-            lora=Lora(rank=4, alpha=8, dropout=0.1),
-            steps=40,
-            batch=8,
-            learning_rate=1e-2,
-        )
-        for folder in ("killed", "whole")
-    )
+    killed, whole = (adapter(tmp_path, name, dropout=0.1) for name in ("killed", "whole"))
     for moment in ("checkpoint-4/trainer_state.json", "checkpoint-12", "checkpoint-20"):
-        kill_at(start(killed, tmp_path / "recipe.yaml"), killed.out / CHECKPOINTS / moment)
+        kill_at(start(killed, tmp_path / "recipe.yaml"), killed.out / moment)
         assert not Record.load(killed.out).is_finished
     log = run(killed)
     assert log["first_step"] > 0
     assert losses(log["history"]) == pytest.approx(losses(run(whole)["history"]), abs=1e-4)
     assert Record.load(killed.out).is_finished
-    assert not (killed.out / CHECKPOINTS).exists()
+    assert not [*killed.out.glob("checkpoint-*")]
+
+
+def test_passes_devices_and_checkpointing_train_the_same(tmp_path: Path) -> None:
+    """Rows of a pass differ in length and in what they weigh."""
+    whole = run(adapter(tmp_path, "whole", precision="fp32"))
+    parted = adapter(tmp_path, "parted", precision="fp32", device_batch=2, checkpointing=True)
+    assert losses(run(parted)["history"]) == pytest.approx(losses(whole["history"]), rel=1e-3)
+
+    spread = adapter(tmp_path, "spread", precision="fp32", device_batch=2)
+    write_recipe(spread, tmp_path / "recipe.yaml")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    train = [*command, "-m", "finetune.train", str(tmp_path / "recipe.yaml")]
+    subprocess.run(train, check=True, timeout=240, env=environment)
+    history = json.loads((spread.out / "log.json").read_text())["history"]
+    assert losses(history) == pytest.approx(losses(whole["history"]), rel=1e-3)
+
+
+def test_a_dry_run_measures_and_leaves_nothing(tmp_path: Path) -> None:
+    write_recipe(adapter(tmp_path, "dry", device_batch=4), tmp_path / "recipe.yaml")
+    command = [sys.executable, "-m", "finetune.train", str(tmp_path / "recipe.yaml"), "steps=100"]
+    done = subprocess.run([*command, "--dry-run"], check=True, capture_output=True, text=True)
+    said = dict(re.findall(r"^(\w+)  +(.*)$", done.stdout, re.MULTILINE))
+    assert said["parameters"].startswith("1,")
+    assert said["steps"] == "100 of 8 rows: 12.50 epochs"
+    assert said["passes"].startswith("2 a step; ")
+    assert 0.2 < float(said["memory"].split()[0]) < 4
+    assert re.fullmatch("about [0-9]+ minutes", said["time"])
+    assert not (tmp_path / "dry").exists()

@@ -25,7 +25,15 @@ ALLOWED = {
     "serving.engine": {"serving.engine", "serving.vllm_plugin", *MODEL, *TASK, *PROCESS},
     "serving.gateway": {"serving.gateway", *TASK, *PROCESS},
     "dataset": {"dataset", *TASK},
-    "finetune": {"finetune", "loadtests.service", *MODEL, *TASK},
+    "finetune": {
+        "finetune",
+        "loadtests.service",
+        "loadtests.report",
+        "serving.engine",
+        "serving.process",
+        *MODEL,
+        *TASK,
+    },
     "loadtests": {"loadtests", "serving.engine", "serving.lock", *TASK},
     "deploy": {"deploy", "loadtests", "serving"},
 }

@@ -10,10 +10,12 @@ from transformers import EvalPrediction
 
 from dataset.generate import rows
 from finetune.data import IGNORED, TokenizationError, collate, encode_row
+from finetune.model import load, order_numbers
 from finetune.recipe import Lora, NewModel, Recipe, RecipeError
 from finetune.record import record_of
 from finetune.tokenizer import train_tokenizer
-from finetune.train import CHECKPOINTS, begun, load, order_numbers, share_all_decided
+from finetune.train import begun
+from finetune.trainer import prepare, share_all_decided, training_arguments
 from serving.tasks.registry import TASKS
 from tests.unit.finetune.tiny import recipe
 
@@ -50,6 +52,51 @@ def test_a_wrong_recipe_names_file_and_field(text: str, words: str, tmp_path: Pa
     with pytest.raises(RecipeError, match=words) as caught:
         Recipe.load(path)
     assert "bad.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_fields_are_changed_on_the_command_line() -> None:
+    path = RECIPES / "demo-rate.yaml"
+    changes = ["steps=100", "lora.rank=8", "learning_rate=1e-4", "checkpointing=true", "model=x=y"]
+    before, after = Recipe.load(path), Recipe.load(path, changes)
+    changed = {"steps": 100, "learning_rate": 1e-4, "checkpointing": True, "model": "x=y"}
+    assert before.lora and after.lora == before.lora.model_copy(update={"rank": 8})
+    assert after == before.model_copy(update={**changed, "lora": after.lora})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("stpes=3", "stpes"),
+        ("lora.rnak=3", "lora.rnak"),
+        ("steps=many", "steps"),
+        ("steps", "sets no field"),
+        ("steps.more=1", "sets no field"),
+        ("=3", "demo-rate.yaml"),
+        ("lora=[", "cannot be read"),
+        ("device_batch=0", "device_batch"),
+        ("new_model.hidden=8", "new_model.vocabulary"),
+    ],
+)
+def test_a_wrong_change_is_one_line_that_names_it(change: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=words) as caught:
+        Recipe.load(RECIPES / "demo-rate.yaml", [change])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [3, 5])
+def test_a_batch_that_makes_no_whole_passes_is_refused(rows: int) -> None:
+    with pytest.raises(RecipeError, match=f"no multiple of {rows} rows"):
+        training_arguments(recipe(batch=4, device_batch=rows))
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "nothing"])
+def test_a_tracker_that_is_not_installed_is_one_line(tracker: str, tmp_path: Path) -> None:
+    rows_file = tmp_path / "rows.jsonl"
+    rows_file.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:4]))
+    shape = NewModel(vocabulary=400, hidden=32, layers=1, heads=2)
+    with pytest.raises(RecipeError, match=f"report_to: .*{tracker}"):
+        prepare(recipe(train=[rows_file], new_model=shape, report_to=tracker))
 
 
 def test_embeddings_tell_the_order_of_numbers() -> None:
@@ -148,23 +195,23 @@ def test_a_training_goes_on_from_its_last_whole_checkpoint(tmp_path: Path) -> No
     first = recipe(train=[file], out=tmp_path, new_model=shape)
     assert begun(record_of(first), tmp_path) is None
     for step, state in ((8, "{}"), (12, "{}"), (16, '{"cut'), (20, None)):
-        folder = tmp_path / CHECKPOINTS / f"checkpoint-{step}"
+        folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         if state:
             (folder / "trainer_state.json").write_text(state)
-    assert begun(record_of(first), tmp_path) == str(tmp_path / CHECKPOINTS / "checkpoint-12")
-    assert begun(record_of(first), tmp_path) == str(tmp_path / CHECKPOINTS / "checkpoint-12")
+    assert begun(record_of(first), tmp_path) == str(tmp_path / "checkpoint-12")
+    assert begun(record_of(first), tmp_path) == str(tmp_path / "checkpoint-12")
     file.write_text("another row")
     assert begun(record_of(first), tmp_path) is None
-    assert not (tmp_path / CHECKPOINTS).exists()
+    assert not [*tmp_path.glob("checkpoint-*")]
 
 
 @pytest.mark.parametrize("field", [{"steps": 2}, {"seed": 1}, {"learning_rate": 1e-4}])
 def test_another_recipe_begins_anew(tmp_path: Path, field: dict[str, float]) -> None:
     shape = NewModel(vocabulary=600, hidden=32, layers=1, heads=2)
     begun(record_of(recipe(train=[], out=tmp_path, new_model=shape)), tmp_path)
-    (tmp_path / CHECKPOINTS / "checkpoint-8").mkdir(parents=True)
+    (tmp_path / "checkpoint-8").mkdir(parents=True)
     assert (
         begun(record_of(recipe(train=[], out=tmp_path, new_model=shape, **field)), tmp_path) is None
     )
-    assert not (tmp_path / CHECKPOINTS).exists()
+    assert not [*tmp_path.glob("checkpoint-*")]
