@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor check unit test test-slow coverage lint environment prometheus browser documents dashboard-preview page-preview dataset demo-model adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload bench-batch lock clean
+.PHONY: help serve serve-cluster monitor check unit test test-slow coverage lint environment prometheus browser documents dashboard-preview page-preview dataset demo-model adapters adapters-of-demo adapters-of-polyglot adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload bench-batch lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,15 +101,30 @@ dataset: $(VENV)/.installed ## write dataset/data, the dataset card and its plot
 
 EXPORT := $(BIN)/python -m finetune.export --name demo --out finetune/demo --base
 
-# Two trainings of a model as small, a core each, take little longer than one with both.
 demo-model: dataset ## train the demo base and its adapters anew (about two hours on 2 cores)
 	@$(BIN)/python -m finetune.train finetune/recipes/demo-base.yaml
 	@$(EXPORT) finetune/runs/demo/base
+	@$(MAKE) adapters MODEL=
+
+adapters: dataset ## train, export and score adapters of MODEL, or of the demo; CHANGES="steps=100"
+	@$(MAKE) $(if $(MODEL),adapters-of-polyglot,adapters-of-demo)
+
+# Two trainings of a model as small, a core each, take little longer than one with both.
+adapters-of-demo:
 	@for recipe in $(filter-out %-base.yaml,$(wildcard finetune/recipes/demo-*.yaml)); do \
-		OMP_NUM_THREADS=1 $(BIN)/python -m finetune.train $$recipe & trainings+=($$!); done; \
+		OMP_NUM_THREADS=1 $(BIN)/python -m finetune.train $$recipe $(CHANGES) & trainings+=($$!); done; \
 	for training in $${trainings[@]}; do wait $$training || exit 1; done
 	@$(EXPORT) finetune/demo/base --adapters finetune/runs/demo/adapters
 	@$(MAKE) evaluate
+
+RUNS := finetune/runs/$(notdir $(MODEL))
+
+adapters-of-polyglot: # of a name on the hub, or of a folder
+	@for recipe in finetune/recipes/polyglot-*.yaml; do task=$${recipe#*polyglot-}; \
+		$(BIN)/python -m finetune.train $$recipe model=$(MODEL) out=$(RUNS)/adapters/$${task%.yaml} $(CHANGES) || exit 1; done
+	@$(BIN)/python -m finetune.export --base $(MODEL) --name $(notdir $(MODEL)) --adapters $(RUNS)/adapters --out $(RUNS)/served
+	@$(MAKE) evaluate ADAPTERS=$(RUNS)/served/adapters
+	@echo "serve them: MODEL=$(MODEL) ADAPTERS=$(RUNS)/served/adapters make serve"
 
 adapter: $(VENV)/.installed ## train one adapter of the demo, TASK=..., and put it beside the others
 	@test -e dataset/data/$(TASK)/train.jsonl || $(MAKE) dataset
@@ -120,7 +135,7 @@ adapter: $(VENV)/.installed ## train one adapter of the demo, TASK=..., and put 
 full-size: $(VENV)/.installed ## the demo model widened to polyglot-ko-1.3b's size, with the same answers
 	@$(BIN)/python -m finetune.widen --source finetune/demo --out finetune/runs/full-size
 
-evaluate: $(VENV)/.installed ## score the adapters through vLLM; scores go into the lock file
+evaluate: $(VENV)/.installed ## score the adapters through vLLM, for the lock file and their model cards
 	@test -e dataset/data/month/test.jsonl || $(MAKE) dataset
 	@$(BIN)/python -m finetune.evaluate --adapters $(or $(ADAPTERS),finetune/demo/adapters) \
 		$(if $(MODEL),--model $(MODEL))

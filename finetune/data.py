@@ -17,7 +17,11 @@ from serving.tasks.registry import TASKS
 IGNORED = -100
 
 
-class TokenizationError(ValueError):
+class RowError(ValueError):
+    """A row is not of this version of the tasks; the message says what to do."""
+
+
+class TokenizationError(RowError):
     """A token crosses a prompt, head or decision boundary; serving would tokenize differently."""
 
 
@@ -35,12 +39,15 @@ def encode_row(
         decided token if the tail is dropped; ``has_tail`` (0 or 1) says which.
 
     Raises:
+        RowError: the row has another prompt than serving would build.
         TokenizationError: a token crosses the end of the prompt or of its forced head, or the
             boundary of a decision, so serving the prompt alone would produce different tokens.
     """
     task = TASKS[row["task"]]
-    output = task.question(task.request.model_validate_json(row["request"])).output
-    prompt, completion = row["prompt"], row["completion"]
+    question = task.question(task.request.model_validate_json(row["request"]))
+    output, prompt, completion = question.output, row["prompt"], row["completion"]
+    if prompt != question.prompt:
+        raise RowError(f"a row of {task.name} has another prompt than serving/tasks: make dataset")
     spans = output.decision_spans(output.parse(completion))
     edges = {len(prompt), len(prompt) + len(output.head)}
     decided_characters = set()

@@ -98,11 +98,11 @@ class Recipe(_Section):
                 _set(values, change)
             recipe = cls.model_validate(values)
         except ValidationError as error:
-            words = [
+            problems = [
                 f"{'.'.join(map(str, one['loc'])) or 'the recipe'}: {one['msg']}"
                 for one in error.errors(include_url=False)
             ]
-            raise RecipeError(f"{path}: {'; '.join(words)}") from error
+            raise RecipeError(f"{path}: {'; '.join(problems)}") from error
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             words = " ".join(str(error).split())
             raise RecipeError(f"{path} cannot be read: {words}") from error

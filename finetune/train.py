@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
+from finetune.data import RowError
 from finetune.dry_run import dry_run
 from finetune.plot import plot_loss
 from finetune.recipe import Recipe, RecipeError
@@ -110,7 +111,7 @@ def main() -> None:
             print(dry_run(recipe))
             return
         log = run(recipe)
-    except (RecipeError, RecordError) as error:
+    except (RecipeError, RecordError, RowError) as error:
         sys.exit(f"train: {error}")
     scores = [entry[f"eval_{SCORE}"] for entry in log["history"] if f"eval_{SCORE}" in entry]
     score = f", all decided right {max(scores):.1%}" if scores else ""

@@ -43,9 +43,8 @@ HEAVY: dict[str, dict[str, Any]] = {
         "structured_outputs": {"regex": r"(\p{L}|\p{N}|\p{Han}){400,2000}"},
     },
 }  # fmt: skip
-MOST = 5
-"""Times that the slowest percent may take of what it takes alone. Three were promised, and a
-service that has just begun keeps it (1.4 to 2.9); after the other tests it took up to 3.4."""
+MOST = 3
+"""Times that the slowest percent may take of what it takes alone."""
 MOST_REFUSAL_SECONDS = 5
 """Two were promised, and a service that has just begun takes 1.5."""
 ROUNDS, MOST_ROUNDS = 3, 10
@@ -117,11 +116,13 @@ async def p99_alone_and_beside(stack: Stack, body: dict[str, Any]) -> tuple[floa
     async with aiohttp.ClientSession(stack.url) as session:
         hogs = [asyncio.create_task(hog(session, body, seed)) for seed in range(6)]
         async with beside.running():
-            taken = 0.0
-            for _ in range(12):
-                await asyncio.sleep(0.3)
-                taken += scrape(stack.url)[at_engine]
-            assert taken > 0
+            await asyncio.sleep(3.6)
+        # Not while the clients wait: after other tests, the page takes 50 ms to make and to read.
+        taken = 0.0
+        for _ in range(5):
+            taken += scrape(stack.url)[at_engine]
+            await asyncio.sleep(0.1)
+        assert taken > 0
         for task in hogs:
             task.cancel()
         ended = await asyncio.gather(*hogs, return_exceptions=True)

@@ -90,8 +90,9 @@ def evaluated(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def small(folder: Path, evaluated: str) -> Iterator[Stack]:
     served = folder / "served"
-    variables = {"MODEL": str(served / "base"), "ADAPTERS": str(served / "adapters")}
-    running = Stack.start(folder / "serve.log", **variables)
+    running = Stack.start(
+        folder / "serve.log", MODEL=str(served / "base"), ADAPTERS=str(served / "adapters")
+    )
     try:
         running.wait_ready()
         yield running

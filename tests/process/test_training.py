@@ -155,7 +155,7 @@ def test_a_dry_run_measures_and_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "finetune.train", str(tmp_path / "recipe.yaml"), "steps=100"]
     done = subprocess.run([*command, "--dry-run"], check=True, capture_output=True, text=True)
     said = dict(re.findall(r"^(\w+)  +(.*)$", done.stdout, re.MULTILINE))
-    assert said["parameters"].startswith("1,")
+    assert said["parameters"] == "2,048 trained of 53,216"
     assert said["steps"] == "100 of 8 rows: 12.50 epochs"
     assert said["passes"].startswith("2 a step; ")
     assert 0.2 < float(said["memory"].split()[0]) < 4

@@ -9,7 +9,7 @@ import torch
 from transformers import EvalPrediction
 
 from dataset.generate import rows
-from finetune.data import IGNORED, TokenizationError, collate, encode_row
+from finetune.data import IGNORED, RowError, TokenizationError, collate, encode_row
 from finetune.model import load, order_numbers
 from finetune.recipe import Lora, NewModel, Recipe, RecipeError
 from finetune.record import record_of
@@ -129,6 +129,16 @@ def test_loss_weights_fall_on_completion_and_decisions() -> None:
         assert tokenizer.decode(trained) == row["completion"] + tokenizer.eos_token
         assert set(weights) == {0.0, 1.0, 20.0}
         assert weights.count(20.0) == len(decided)
+
+
+def test_rows_of_another_prompt_are_refused(tmp_path: Path) -> None:
+    """They were written before it changed; an adapter of theirs would be exported as new."""
+    old = {**ROWS[0], "prompt": ROWS[0]["prompt"].replace("답변", "답")}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(ROWS[1]) + "\n" + json.dumps(old))
+    shape = NewModel(vocabulary=400, hidden=32, layers=1, heads=2)
+    with pytest.raises(RowError, match="another prompt than serving/tasks: make dataset"):
+        prepare(recipe(train=[file], new_model=shape))
 
 
 def test_the_tail_is_left_off_all_but_a_share_of_rows() -> None:
