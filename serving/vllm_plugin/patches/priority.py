@@ -2,9 +2,10 @@
 
 vLLM 0.32's priorities order its queue; what runs is computed in every step, whatever its priority.
 A task's request beside sixty lines of a batch then takes as long as they do. Here the lines stand
-still in its steps, with all they have. A step that has begun must end, so a step of lines alone has
-as many of them as are computed in a few times what the shortest takes, and of a prompt alone no
-more is read than of one among others.
+still in its steps, with all they have, and so do prompts that were passed through, but for the
+first. A step that has begun must end, so a step of lines alone has as many of them as are computed
+in a few times what the shortest takes, and of a prompt alone no more is read than of one among
+others.
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import Request
 
 from serving.limit import AdaptiveLimit, Limit
 
@@ -20,6 +22,8 @@ URGENT, PATIENT = -1, 1
 """Priorities of tasks and of lines of batches; what is passed through has 0."""
 MOST_HELD = 16
 """Steps in a row that lines may stand still: each gets on even beside tasks without end."""
+MOST_READ = 1
+"""Prompts that are passed through and read in a step beside a task's request."""
 MANY_TIMES = 4
 """Longest time of a step of lines alone, in multiples of the shortest."""
 
@@ -44,23 +48,34 @@ def schedule(self: Scheduler, *args: Any, **kwargs: Any) -> SchedulerOutput:
     """Replace vLLM's ``Scheduler.schedule``: leave those who stand still out of the step."""
     lines.began = 0.0
     others = [request for request in self.requests.values() if request.priority < PATIENT]
-    if len(others) == len(self.requests):
-        return schedule_parts(self, *args, **kwargs)
     is_urgent = any(request.priority <= URGENT for request in others)
-    is_held = is_urgent and lines.held_steps < MOST_HELD
-    lines.held_steps = lines.held_steps + 1 if is_held else 0
-    room = 0 if is_held else int(lines.limit.value)
-    patient = [request for request in self.running if request.priority >= PATIENT]
-    still, most = set(patient[room:]), self.max_num_active_reqs
+    still = set(_reading(self)[MOST_READ:]) if is_urgent else set()
+    most = active = self.max_num_active_reqs
+    if len(others) < len(self.requests):
+        is_held = is_urgent and lines.held_steps < MOST_HELD
+        lines.held_steps = lines.held_steps + 1 if is_held else 0
+        room = 0 if is_held else int(lines.limit.value)
+        still.update([request for request in self.running if request.priority >= PATIENT][room:])
+        active = len(others) + room
+        if not others:
+            lines.began = time.perf_counter()
     self.running = [request for request in self.running if request not in still]
-    self.max_num_active_reqs = min(most - len(still), len(others) + room)
-    if not others:
-        lines.began = time.perf_counter()
+    self.max_num_active_reqs = min(most - len(still), active)
     try:
         return schedule_parts(self, *args, **kwargs)
     finally:
         self.running += still
         self.max_num_active_reqs = most
+
+
+def _reading(self: Scheduler) -> list[Request]:
+    """Return the requests that are passed through whose prompts are being read."""
+    return [
+        request
+        for request in self.running
+        if URGENT < request.priority < PATIENT
+        and request.num_computed_tokens < request.num_prompt_tokens
+    ]
 
 
 def schedule_parts(self: Scheduler, *args: Any, **kwargs: Any) -> SchedulerOutput:

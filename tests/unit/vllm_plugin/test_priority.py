@@ -197,6 +197,18 @@ def test_a_long_prompt_is_read_in_parts(
     assert engine.scheduler.max_num_scheduled_tokens == most
 
 
+def test_beside_tasks_one_prompt_is_read_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in as many steps as alone; those that are read go on with their answers."""
+    engine = Engine(monkeypatch)
+    engine.ask(0, 0, 0, prompt=LONG)
+    assert engine.step() == [0, 0, 0]  # of their own, side by side
+    engine.ask(-1)
+    parts = -(-LONG // PART) - 1
+    steps = [engine.step() for _ in range(3 * parts)]
+    assert steps == [[-1, *[0] * (1 + step // parts)] for step in range(3 * parts)]
+    assert engine.step() == [-1, 0, 0, 0]
+
+
 def test_steps_with_others_say_nothing_of_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(monkeypatch)
     engine.ask(0, *[1] * 8)
