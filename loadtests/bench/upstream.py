@@ -11,15 +11,10 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 
 BASE, FREE_TEXT = "demo", "자유로운 시"
-MODELS = {
-    "data": [
-        {"id": name, "created": 1, "parent": None if name == BASE else BASE}
-        for name in (BASE, *TASKS)
-    ]
-}
 ADAPTER_SEED, BASE_SEED = 1, 2
 
 
@@ -30,6 +25,23 @@ def legal(regex: str, seed: int = ADAPTER_SEED) -> str:
         if regex == output.decided_regex:
             return output.decided(output.sample(Random(seed)))
     raise ValueError(f"no output of ours has the constraint {regex[:200]!r}")
+
+
+def golden(task: Task[Any]) -> list[str]:
+    """Return an adapter's answers to its task's examples and edges."""
+    questions = map(task.question, task.examples + task.edges)
+    return [legal(question.output.decided_regex) for question in questions]
+
+
+MODELS = {
+    "data": [
+        {"id": BASE, "created": 1},
+        *(
+            {"id": name, "created": 1, "parent": BASE, "golden": golden(task)}
+            for name, task in TASKS.items()
+        ),
+    ]
+}
 
 
 def completion(body: bytes) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Model(msgspec.Struct, frozen=True):
     """Unix time in seconds."""
     parent: str | None = None
     """The base, if this is an adapter."""
+    golden: list[str] | None = None
+    """What the adapter decided for its task's examples and edges when it was evaluated."""
 
 
 class _Models(msgspec.Struct):

@@ -1,7 +1,7 @@
 """vLLM plugin that changes vLLM's processes (entry point group ``vllm.general_plugins``).
 
-With the tested vLLM version only, it applies ``patches.constraints``, ``patches.priority`` and, on
-CPU, ``patches.lora``, ``patches.batch`` and ``patches.sampling``.
+With the tested vLLM version only, it applies ``patches.constraints``, ``patches.priority``,
+``patches.cards`` and, on CPU, ``patches.lora``, ``patches.batch`` and ``patches.sampling``.
 
 vLLM runs its engine core and workers as children of the API server. If the API server is killed
 (out of memory, SIGKILL), vLLM 0.32 leaves them running. They hold the model's memory and the output
@@ -43,6 +43,7 @@ def register() -> None:
     _limit_constraints()
     _allow_biases()
     _hold_batches()
+    _tell_golden_answers()
     if current_platform.is_cpu():
         _change_cpu()
 
@@ -86,6 +87,14 @@ def _hold_batches() -> None:
 
     for name in ("schedule", "update_from_output"):
         setattr(Scheduler, name, getattr(priority, name))
+
+
+def _tell_golden_answers() -> None:
+    from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+
+    from serving.vllm_plugin.patches.cards import show_available_models
+
+    setattr(OpenAIServingModels, "show_available_models", show_available_models)  # noqa: B010
 
 
 def _change_cpu() -> None:

@@ -21,7 +21,7 @@ PROCESS = {
 ALLOWED = {
     "serving.language": LANGUAGE,
     "serving.tasks": TASK,
-    "serving.vllm_plugin": {"serving.vllm_plugin", *TASK, *PROCESS},
+    "serving.vllm_plugin": {"serving.vllm_plugin", "serving.lock", *TASK, *PROCESS},
     "serving.engine": {"serving.engine", "serving.vllm_plugin", *MODEL, *TASK, *PROCESS},
     "serving.gateway": {"serving.gateway", *TASK, *PROCESS},
     "dataset": {"dataset", *TASK},

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from starlette.testclient import TestClient
 
-from loadtests.bench.upstream import BASE_SEED, FREE_TEXT, legal
+from loadtests.bench.upstream import BASE_SEED, FREE_TEXT, golden, legal
 from serving.gateway.app import EngineFactory
 from serving.gateway.deadline import Deadline
 from serving.gateway.engine import TASK_PRIORITY, Completion, Engine, Model, Upstream
@@ -18,7 +18,7 @@ from serving.tasks.registry import TASKS
 from tests.kit.waiting import wait_for
 
 BASE = Model("demo", 1)
-ADAPTERS = [Model(name, 1, "demo") for name in TASKS]
+ADAPTERS = [Model(name, 1, "demo", golden(task)) for name, task in TASKS.items()]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,6 @@ class FakeEngine:
     """What adapters answer instead of something legal."""
     base_text: str | None = None
     """What the base answers under a constraint instead of something legal."""
-    base_seed: int = BASE_SEED
     free_text: str = FREE_TEXT
     served: list[Model] = field(default_factory=lambda: [BASE, *ADAPTERS])
     error: GatewayError | None = None
@@ -97,7 +96,7 @@ class FakeEngine:
         if regex is None:
             text = self.free_text
         elif model == BASE.name:
-            text = legal(regex, self.base_seed) if self.base_text is None else self.base_text
+            text = legal(regex, BASE_SEED) if self.base_text is None else self.base_text
         else:
             text = legal(regex) if self.text is None else self.text
         return Completion(text, 80, 23, 3)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 from unicodedata import normalize
 
+import msgspec
 import pytest
 from starlette.testclient import TestClient
 from starlette.types import Message
@@ -16,9 +17,10 @@ from uvicorn import Config
 from uvicorn.lifespan.on import LifespanOn
 
 from dataset.coaches.rate import coach_rate
-from loadtests.bench.upstream import ADAPTER_SEED, BASE_SEED, legal
+from loadtests.bench.upstream import BASE_SEED, legal
 from serving.gateway.app import create_app
 from serving.gateway.deadline import TIMEOUT
+from serving.gateway.engine import Model
 from serving.gateway.errors import EngineUnavailable
 from serving.gateway.readiness import MISSED_CHECKS
 from serving.gateway.settings import GatewaySettings
@@ -40,6 +42,13 @@ from tests.unit.gateway.fake_engine import (
 RATE = "/gen/routine/rate"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 JSON = {"content-type": "application/json"}
+GOLDEN = ADAPTERS[0].golden or []
+OTHER = legal(rate.OUTPUT.decided_regex, BASE_SEED)
+
+
+def served(golden: list[str] | None) -> list[Model]:
+    """The base and the adapters, the first of which was evaluated to other answers."""
+    return [BASE, msgspec.structs.replace(ADAPTERS[0], golden=golden), *ADAPTERS[1:]]
 
 
 def test_request_ids_are_taken_returned_and_passed_to_the_engine(
@@ -269,13 +278,17 @@ def test_a_byte_order_mark_is_ignored(client: TestClient, path: str, engine: Fak
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"base_seed": ADAPTER_SEED}, "like the base model"),
+        ({"served": served(golden=None)}, "rate was never evaluated: run"),
+        ({"served": served(golden=[])}, "rate gives 0 of 0 golden answers"),
+        ({"served": served(golden=GOLDEN * 2)}, f"gives {len(GOLDEN)} of {2 * len(GOLDEN)} golden"),
+        ({"served": served(golden=[OTHER] * 2 + GOLDEN[2:])}, f"gives {len(GOLDEN) - 2} of"),
+        ({"text": OTHER}, f"rate gives 0 of {len(GOLDEN)} golden answers"),
         ({"served": [BASE]}, "missing: rate, month"),
         ({"served": [BASE, ADAPTERS[0]]}, "missing: month"),
         ({"served": ADAPTERS}, "missing: the base"),
         ({"base_text": "free verse"}, "is not enforced"),
         (
-            {"free_text": legal(rate.OUTPUT.decided_regex, BASE_SEED)},
+            {"free_text": OTHER},
             "does not test",
         ),
         ({"error": EngineUnavailable("down")}, "down"),
@@ -293,6 +306,17 @@ def test_not_ready_says_why(
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "engine_unavailable"
+
+
+def test_a_near_tie_decided_otherwise_is_no_other_adapter(
+    client: TestClient, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On another processor, or in another precision."""
+    engine.error = EngineUnavailable("down")
+    wait_ready(client, 503)
+    engine.error, engine.served = None, served(golden=[OTHER, *GOLDEN[1:]])
+    wait_ready(client)
+    assert f"gives {len(GOLDEN) - 1} of {len(GOLDEN)} golden answers" in caplog.text
 
 
 def test_readiness_follows_the_engine_down_and_up_again(
