@@ -48,8 +48,8 @@ for {equal} of {compared} prompts.
 
 {_confusions(found)}
 
-The probability that the model gives to its answer is off by {found.calibration_error:.1%} on
-average (expected calibration error).
+The probability that the model gives to an answer's decisions is off by
+{found.calibration_error:.1%} on average (expected calibration error).
 
 ![Calibration, and the decisions least often right]({PLOT})
 ![Loss and validation score](loss.png)
@@ -90,13 +90,14 @@ def _plot(path: Path, found: Evaluation) -> None:
     first.plot([0, 100], [0, 100], color="lightgray", linestyle="--")
     points = [(100 * one.confidence, 100 * one.exact, one.answers) for one in found.calibration]
     first.plot([x for x, _, _ in points], [y for _, y, _ in points], marker="o")
-    for x, y, answers in points:
+    for number, (x, y, answers) in enumerate(points):
+        below = (0, -12 - 9 * (number % 3))  # neighbours do not overlap
         first.annotate(
-            f"{answers:,}", (x, y), (0, -14), textcoords="offset points", ha="center", fontsize=8
+            f"{answers:,}", (x, y), below, textcoords="offset points", ha="center", fontsize=8
         )
     first.set(
         title="answers by confidence, and their number",
-        xlabel="probability that the model gives its answer, %",
+        xlabel="probability that the model gives its decisions, %",
         ylabel="answers that are the coach's, %",
         xlim=(-3, 106),
         ylim=(-10, 106),

@@ -5,13 +5,14 @@ from character positions: the output defines which characters of a completion ar
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from finetune.recipe import Recipe
+from serving.tasks.base import Question
 from serving.tasks.registry import TASKS
 
 IGNORED = -100
@@ -23,6 +24,40 @@ class RowError(ValueError):
 
 class TokenizationError(RowError):
     """A token crosses a prompt, head or decision boundary; serving would tokenize differently."""
+
+
+class Tokens(NamedTuple):
+    """A prompt and its completion, token by token."""
+
+    ids: list[int]
+    starts: list[int]
+    """Characters before each."""
+    decided: list[bool]
+    """Whether it is of a decision."""
+
+
+def tokens_of(
+    question: Question[Any], completion: str, tokenizer: PreTrainedTokenizerBase
+) -> Tokens:
+    """Tokenize a question's prompt and an answer to it, as the engine does.
+
+    Raises:
+        TokenizationError: a token crosses the end of the prompt or of its forced head, or the
+            boundary of a decision, so serving the prompt alone would produce different tokens.
+    """
+    prompt, output = question.prompt, question.output
+    edges = {len(prompt), len(question.prefilled)}
+    decided_characters = set()
+    for start, end in output.decision_spans(output.parse(completion)):
+        edges |= {len(prompt) + start, len(prompt) + end}
+        decided_characters |= set(range(len(prompt) + start, len(prompt) + end))
+    text = prompt + completion
+    encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+    for start, end in encoded["offset_mapping"]:
+        if any(start < edge < end for edge in edges):
+            raise TokenizationError(f"one token, {text[start:end]!r}, spans an edge of the output")
+    starts = [start for start, _ in encoded["offset_mapping"]]
+    return Tokens(encoded["input_ids"], starts, [start in decided_characters for start in starts])
 
 
 def encode_row(
@@ -40,42 +75,27 @@ def encode_row(
 
     Raises:
         RowError: the row has another prompt than serving would build.
-        TokenizationError: a token crosses the end of the prompt or of its forced head, or the
-            boundary of a decision, so serving the prompt alone would produce different tokens.
+        TokenizationError: as ``tokens_of`` does.
     """
     task = TASKS[row["task"]]
     question = task.question(task.request.model_validate_json(row["request"]))
-    output, prompt, completion = question.output, row["prompt"], row["completion"]
-    if prompt != question.prompt:
+    if row["prompt"] != question.prompt:
         raise RowError(f"a row of {task.name} has another prompt than serving/tasks: make dataset")
-    spans = output.decision_spans(output.parse(completion))
-    edges = {len(prompt), len(prompt) + len(output.head)}
-    decided_characters = set()
-    for start, end in spans:
-        edges |= {len(prompt) + start, len(prompt) + end}
-        decided_characters |= set(range(len(prompt) + start, len(prompt) + end))
-
-    encoded = tokenizer(prompt + completion, return_offsets_mapping=True, add_special_tokens=False)
-    weights, decided = [], []
-    for start, end in encoded["offset_mapping"]:
-        crossed = [edge for edge in edges if start < edge < end]
-        if crossed:
-            text = (prompt + completion)[start:end]
-            raise TokenizationError(f"one token, {text!r}, spans an edge of the {task.name} output")
-        is_decided = start in decided_characters
-        decided.append(int(is_decided))
-        if start < len(prompt):
-            weights.append(recipe.prompt_weight)
-        else:
-            weights.append(recipe.decision_weight if is_decided else 1.0)
+    ids, starts, decided = tokens_of(question, row["completion"], tokenizer)
+    weights = [
+        recipe.prompt_weight
+        if start < len(question.prompt)
+        else (recipe.decision_weight if is_decided else 1.0)
+        for start, is_decided in zip(starts, decided, strict=True)
+    ]
     example = {
-        "input_ids": [*encoded["input_ids"], tokenizer.eos_token_id],
+        "input_ids": [*ids, tokenizer.eos_token_id],
         "weights": [*weights, 1.0],
-        "decided": [*decided, 0],
+        "decided": [*map(int, decided), 0],
     }
     has_tail = int(index * recipe.tail_share) != int((index + 1) * recipe.tail_share)
     if not has_tail:
-        stop = len(decided) - decided[::-1].index(1)
+        stop = len(decided) - decided[::-1].index(True)
         example = {name: values[:stop] for name, values in example.items()}
     return {**example, "has_tail": int(has_tail)}
 

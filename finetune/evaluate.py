@@ -9,11 +9,13 @@ file.
 
 import argparse
 import asyncio
+import itertools
 import json
 import math
 import os
 import re
 import sys
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,8 +25,10 @@ from typing import Any, NamedTuple
 from openai import AsyncOpenAI
 from openai.types import CompletionChoice
 from tqdm.asyncio import tqdm
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from finetune.card import write_card
+from finetune.data import tokens_of
 from finetune.evaluation import (
     Answered,
     Evaluation,
@@ -57,10 +61,16 @@ class EvaluationError(RuntimeError):
 
 
 class Asker:
-    """Asks an engine, so many requests at a time."""
+    """Asks an engine, so many requests at a time.
 
-    def __init__(self, client: AsyncOpenAI) -> None:
-        self._client, self._gate = client, asyncio.Semaphore(CONCURRENCY)
+    Args:
+        client: of the engine.
+        tokenizer: the base's.
+    """
+
+    def __init__(self, client: AsyncOpenAI, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._client, self._tokenizer = client, tokenizer
+        self._gate = asyncio.Semaphore(CONCURRENCY)
 
     async def complete(
         self, model: str, question: Question[Any], constrained: bool, **options: Any
@@ -93,21 +103,31 @@ class Asker:
         """
         task = TASKS[row["task"]]
         question = _question(row)
-        choice = await self.complete(model, question, constrained, logprobs=0)
+        options = {"logprobs": 0, "return_token_ids": True}
+        choice = await self.complete(model, question, constrained, **options)
         wanted = task.parts(question.output.parse(row["completion"]))
         text = choice.text
         if not constrained:
             found = re.match(question.output.decided_regex, text)
             text = found.group() if found else text
-        assert choice.logprobs and choice.logprobs.token_logprobs
-        confidence = math.exp(sum(one or 0 for one in choice.logprobs.token_logprobs))
         is_known = row["completion"] in known
         try:
             given = task.answer(question, text)
         except OutputError:
-            return Answered(wanted, None, False, confidence, is_known)
-        parts = task.parts(given.values)
-        return Answered(wanted, parts, not given.broken, confidence, is_known)
+            return Answered(wanted, None, False, 0, is_known)
+        confidence = self._confidence(question, question.output.text(given.values), choice)
+        return Answered(wanted, task.parts(given.values), not given.broken, confidence, is_known)
+
+    def _confidence(self, question: Question[Any], completion: str, choice: Any) -> float:
+        """Return the product of the probabilities of the decided tokens; of all, if they are not
+        those that the tokenizer makes of the text."""
+        ids, starts, decided = tokens_of(question, completion, self._tokenizer)
+        begin = bisect_left(starts, len(question.prefilled))
+        end = begin + len(choice.token_ids)
+        is_same = ids[begin:end] == choice.token_ids
+        logprobs = choice.logprobs.token_logprobs
+        counted = decided[begin:end] if is_same else [True] * len(logprobs)
+        return math.exp(sum(itertools.compress(logprobs, counted)))
 
     async def greedy(self, row: dict[str, Any], model: str) -> Greedy:
         """Return a row's prompt and what ``model`` writes without a constraint, as tokens."""
@@ -138,7 +158,14 @@ def _question(row: dict[str, Any]) -> Question[Any]:
     return task.question(task.request.model_validate_json(row["request"]))
 
 
-async def ask(url: str, lock: Lock, name: str, test_sets: Path, requests: int) -> Found:
+async def ask(
+    url: str,
+    lock: Lock,
+    name: str,
+    test_sets: Path,
+    requests: int,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Found:
     """Ask a running engine.
 
     Args:
@@ -147,6 +174,7 @@ async def ask(url: str, lock: Lock, name: str, test_sets: Path, requests: int) -
         name: of an adapter.
         test_sets: folder with ``<task>/train.jsonl``, ``test.jsonl`` and ``odd.jsonl``.
         requests: number of rows to use from each test set.
+        tokenizer: the base's.
 
     Raises:
         EvaluationError: a file is missing or too short.
@@ -155,7 +183,7 @@ async def ask(url: str, lock: Lock, name: str, test_sets: Path, requests: int) -
     training = read_rows(test_sets / name / "train.jsonl")
     known = frozenset(row["completion"] for row in training)
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=600) as client:
-        asker = Asker(client)
+        asker = Asker(client, tokenizer)
 
         async def answers(model: str, rows: Sequence[dict[str, Any]], **how: Any) -> list[Answered]:
             asked = partial(asker.answered, model=model, known=known, **how)
@@ -244,6 +272,7 @@ def evaluate(
     """
     model = check_model(settings)
     dtype = look(settings, model.hidden_size).dtype
+    tokenizer = AutoTokenizer.from_pretrained(model.base)
     command = [sys.executable, "-m", "serving.engine"]
     url = f"http://127.0.0.1:{settings.engine_port}"
     with (
@@ -251,7 +280,7 @@ def evaluate(
         served(command, f"{url}/health", Path(log.name)),
     ):
         found = {
-            name: asyncio.run(ask(url, model.lock, name, test_sets, requests))
+            name: asyncio.run(ask(url, model.lock, name, test_sets, requests, tokenizer))
             for name in model.lock.adapters
         }
     setting = {"base": model.lock.base.name, "dtype": dtype, **machine(*PACKAGES)}

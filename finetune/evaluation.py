@@ -28,7 +28,7 @@ class Answered(NamedTuple):
     is_valid: bool
     """Whether it also passes the check."""
     confidence: float
-    """Probability that the model gives to its text, constraint aside."""
+    """Probability that the model gives to its decisions, constraint aside."""
     is_known: bool
     """Whether the coach's completion occurs in the training data."""
 
