@@ -53,6 +53,9 @@ from serving.tasks.registry import TASKS
 CONCURRENCY = 32
 COMPARED = 200
 """Requests of each task whose tokens are compared with PEFT's."""
+LEAST_PARITY = 0.95
+"""Share of them that must be PEFT's, from the first to the last; in bfloat16 a near tie may fall
+otherwise."""
 PACKAGES = ("torch", "peft", "transformers")
 
 
@@ -334,7 +337,8 @@ def main() -> None:
     low = [n for n, (result, _) in results.items() if scores(result).least < TASKS[n].least_score]
     if low:
         sys.exit(f"evaluate: {', '.join(low)} agrees too rarely with its coach")
-    other = [n for n, (result, _) in results.items() if result.parity[0] < result.parity[1]]
+    parity = {name: result.parity for name, (result, _) in results.items()}
+    other = [name for name, (equal, all_) in parity.items() if equal < LEAST_PARITY * all_]
     if other:
         sys.exit(f"evaluate: {', '.join(other)} is served with other tokens than PEFT's")
 

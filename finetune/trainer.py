@@ -105,7 +105,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         save_steps=max(1, recipe.steps // EVALUATIONS),
         save_total_limit=2,
         load_best_model_at_end=recipe.validation is not None,
-        metric_for_best_model=SCORE,
+        metric_for_best_model="loss",  # unlike the score, it is never the same twice
         include_num_input_tokens_seen="non_padding",  # and with it, tokens a second
         report_to=recipe.report_to,
         remove_unused_columns=False,
