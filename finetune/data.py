@@ -71,7 +71,7 @@ def encode_row(
     Returns:
         ``input_ids`` (int), ``weights`` (float, the loss weight of predicting that token) and
         ``decided`` (0 or 1), lists of equal length. The last token is end-of-text, or the last
-        decided token if the tail is dropped; ``has_tail`` (0 or 1) says which.
+        decided token if the tail is dropped.
 
     Raises:
         RowError: the row has another prompt than serving would build.
@@ -93,11 +93,10 @@ def encode_row(
         "weights": [*weights, 1.0],
         "decided": [*map(int, decided), 0],
     }
-    has_tail = int(index * recipe.tail_share) != int((index + 1) * recipe.tail_share)
-    if not has_tail:
+    if int(index * recipe.tail_share) == int((index + 1) * recipe.tail_share):
         stop = len(decided) - decided[::-1].index(True)
         example = {name: values[:stop] for name, values in example.items()}
-    return {**example, "has_tail": int(has_tail)}
+    return example
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Tensor]:

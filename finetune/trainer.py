@@ -109,8 +109,10 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         include_num_input_tokens_seen="non_padding",  # and with it, tokens a second
         report_to=recipe.report_to,
         remove_unused_columns=False,
-        train_sampling_strategy="group_by_length",  # do not mix rows with and without tails
-        length_column_name="has_tail",
+        # 1.7 times the tokens a second of rows in any order, of one task and 1.25 of the other.
+        # Rows packed without padding, each for itself by its position ids, were 1.08 times as fast
+        # at best (256 tokens a pack, on a CPU), and slower with more.
+        train_sampling_strategy="group_by_length",
         label_names=["labels", "decided"],
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=recipe.seed,
