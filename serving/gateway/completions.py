@@ -100,7 +100,7 @@ class CompletionRequest(_Fields):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stop: Text | list[Text] | None = None
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     logit_bias: dict[str, float] | None = None
     echo: bool | None = None
@@ -128,6 +128,13 @@ class CompletionRequest(_Fields):
     top_k: Annotated[int, Field(ge=-1)] | None = None
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
     truncation_side: Literal["left", "right"] | None = None
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _is_by_token(cls, given: dict[str, float] | None) -> dict[str, float] | None:
+        if any(not (key.isascii() and key.isdecimal()) for key in given or ()):
+            raise ValueError('its keys must be token ids, as in {"5": -100}')
+        return given
 
     @field_validator("stream_options")
     @classmethod

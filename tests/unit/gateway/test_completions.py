@@ -83,6 +83,13 @@ def test_what_the_limits_allow_passes(
         ({"stop": [5]}, 422, "stop", "a text or a list of texts"),
         ({"stream": "yes"}, 422, "stream", "true or false"),
         ({"logit_bias": [1]}, 422, "logit_bias", "an object"),
+        *(
+            ({"logit_bias": {key: 1}}, 422, "logit_bias", "token ids, as in")
+            for key in ("", "a", "-1", "1.5", " 1", "٣")
+        ),
+        ({"logit_bias": {"5": "x"}}, 422, "logit_bias", "an object"),
+        ({"seed": 2**63}, 422, "seed", "an integer"),
+        ({"seed": -(2**63) - 1}, 422, "seed", "an integer"),
         ({"suffix": "x"}, 422, "suffix", "null"),
         ({"stop_token_ids": "x"}, 422, "stop_token_ids", "a list of integers"),
         ({"max_tokens": -1}, 422, "max_tokens", "an integer of at least 0"),
