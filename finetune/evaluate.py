@@ -118,19 +118,9 @@ class Asker:
             given = task.answer(question, text)
         except OutputError:
             return Answered(wanted, None, False, 0, is_known)
-        confidence = self._confidence(question, question.output.text(given.values), choice)
-        return Answered(wanted, task.parts(given.values), not given.broken, confidence, is_known)
-
-    def _confidence(self, question: Question[Any], completion: str, choice: Any) -> float:
-        """Return the product of the probabilities of the decided tokens; of all, if they are not
-        those that the tokenizer makes of the text."""
-        ids, starts, decided = tokens_of(question, completion, self._tokenizer)
-        begin = bisect_left(starts, len(question.prefilled))
-        end = begin + len(choice.token_ids)
-        is_same = ids[begin:end] == choice.token_ids
-        logprobs = choice.logprobs.token_logprobs
-        counted = decided[begin:end] if is_same else [True] * len(logprobs)
-        return math.exp(sum(itertools.compress(logprobs, counted)))
+        completion = question.output.text(given.values)
+        sure = confidence(question, completion, choice, self._tokenizer)
+        return Answered(wanted, task.parts(given.values), not given.broken, sure, is_known)
 
     async def greedy(self, row: dict[str, Any], model: str) -> Greedy:
         """Return a row's prompt and what ``model`` writes without a constraint, as tokens."""
@@ -154,6 +144,27 @@ class Found(NamedTuple):
     free: list[Answered]
     greedy: list[Greedy]
     golden: list[str]
+
+
+def confidence(
+    question: Question[Any], completion: str, choice: Any, tokenizer: PreTrainedTokenizerBase
+) -> float:
+    """Return the product of the probabilities of the decided tokens; of all, if they are not those
+    that the tokenizer makes of the text.
+
+    Args:
+        question: what was asked.
+        completion: the full text that follows from the answer.
+        choice: of the engine, with ``token_ids`` and ``logprobs``.
+        tokenizer: the base's.
+    """
+    ids, starts, decided = tokens_of(question, completion, tokenizer)
+    begin = bisect_left(starts, len(question.prefilled))
+    end = len(decided) - decided[::-1].index(True)
+    is_same = ids[begin:end] == choice.token_ids[: end - begin]
+    logprobs = choice.logprobs.token_logprobs
+    counted = decided[begin:end] if is_same else [True] * len(logprobs)
+    return math.exp(sum(itertools.compress(logprobs, counted)))
 
 
 def _question(row: dict[str, Any]) -> Question[Any]:

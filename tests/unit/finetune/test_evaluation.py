@@ -1,14 +1,22 @@
 """What an evaluation computes from answers, and the model card made of it."""
 
+import math
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from finetune.card import write_card
-from finetune.evaluate import Found, evaluation, scores
+from finetune.data import tokens_of
+from finetune.evaluate import Found, confidence, evaluation, scores
 from finetune.evaluation import Answered, Share, calibration, confusions, decisions, matrices
 from finetune.parity import Greedy
+from serving.engine.settings import DEMO
 from serving.language.fields import Values
+from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 
 
@@ -87,3 +95,21 @@ def test_a_card_without_a_wrong_decision_says_so(tmp_path: Path) -> None:
     task = next(iter(TASKS.values()))
     write_card(tmp_path, task, evaluation(task, found, 1, {"base": "tiny"}))
     assert "No decision was another than the coach's." in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_confidence_is_of_the_decided_tokens(task: Task[Any]) -> None:
+    """Of all, if the engine wrote the text in other tokens."""
+    tokenizer = AutoTokenizer.from_pretrained(DEMO / "base")
+    question = task.question(task.examples[0])
+    output = question.output
+    completion = output.text(output.sample(Random(1)))
+    ids, starts, decided = tokens_of(question, completion, tokenizer)
+    begin, end = starts.index(len(question.prefilled)), len(ids) - decided[::-1].index(True)
+    written = [*ids[begin:end], tokenizer.eos_token_id]
+    for tokens, counted in ((written, sum(decided)), ([5, *written], len(written) + 1)):
+        logprobs = SimpleNamespace(token_logprobs=[-0.01] * len(tokens))
+        choice = SimpleNamespace(token_ids=tokens, logprobs=logprobs)
+        found = confidence(question, completion, choice, tokenizer)
+        assert found == pytest.approx(math.exp(-0.01 * counted))
+    assert 0 < sum(decided) < len(written)
