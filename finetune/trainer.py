@@ -107,7 +107,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         load_best_model_at_end=recipe.validation is not None,
         metric_for_best_model="loss",  # unlike the score, it is never the same twice
         include_num_input_tokens_seen="non_padding",  # and with it, tokens a second
-        report_to=recipe.report_to,
+        report_to="none",  # the callbacks are made in `prepare`, where their errors are told
         remove_unused_columns=False,
         # 1.7 times the tokens a second of rows in any order, of one task and 1.25 of the other.
         # Rows packed without padding, each for itself by its position ids, were 1.08 times as fast
