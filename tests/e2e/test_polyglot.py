@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
 from dataset.generate import SOURCES
 from finetune.data import encode_row
 from finetune.evaluate import read_rows
+from loadtests.service import ROOT
 from serving.tasks.registry import TASKS
 from tests.kit.stack import Stack
 from tests.unit.finetune.tiny import recipe
@@ -28,6 +29,8 @@ from tests.unit.finetune.tiny import recipe
 FILES = Path(__file__).parents[1] / "kit" / "polyglot"
 VOCABULARY, TOKENS = 30_080, 30_003
 ASKED = 10
+EXACT = {"ENGINE_DTYPE": "float32"}
+"""Of 30,000 tokens, a model that has hardly been trained finds many as good, to three digits."""
 RECIPE = """
 train: [{folder}/data/{task}/train.jsonl]
 validation: {folder}/data/{task}/validation.jsonl
@@ -44,9 +47,8 @@ decision_weight: 20
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *map(str, words)]
-    # Of 30,000 tokens, a model that has hardly been trained finds many as good, to three digits.
-    exact = os.environ | {"ENGINE_DTYPE": "float32"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=exact)
+    environment = os.environ | EXACT
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +96,8 @@ def evaluated(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def small(folder: Path, evaluated: str) -> Iterator[Stack]:
     served = folder / "served"
-    running = Stack.start(
-        folder / "serve.log", MODEL=str(served / "base"), ADAPTERS=str(served / "adapters")
-    )
+    variables = {"MODEL": str(served / "base"), "ADAPTERS": str(served / "adapters")}
+    running = Stack.start(folder / "serve.log", ROOT, "serve", **variables, **EXACT)
     try:
         running.wait_ready()
         yield running
