@@ -104,7 +104,7 @@ EXPORT := $(BIN)/python -m finetune.export --name demo --out finetune/demo --bas
 demo-model: dataset ## train the demo base and its adapters anew (about two hours on 2 cores)
 	@$(BIN)/python -m finetune.train finetune/recipes/demo-base.yaml
 	@$(EXPORT) finetune/runs/demo/base
-	@$(MAKE) adapters MODEL=
+	@$(MAKE) adapters-of-demo
 
 adapters: dataset ## train, export and score adapters of MODEL, or of the demo; CHANGES="steps=100"
 	@$(MAKE) $(if $(MODEL),adapters-of-polyglot,adapters-of-demo)

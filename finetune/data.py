@@ -35,6 +35,11 @@ class Tokens(NamedTuple):
     decided: list[bool]
     """Whether it is of a decision."""
 
+    @property
+    def end(self) -> int:
+        """Number of tokens up to the last decided."""
+        return len(self.decided) - self.decided[::-1].index(True)
+
 
 def tokens_of(
     question: Question[Any], completion: str, tokenizer: PreTrainedTokenizerBase
@@ -81,21 +86,20 @@ def encode_row(
     question = task.question(task.request.model_validate_json(row["request"]))
     if row["prompt"] != question.prompt:
         raise RowError(f"a row of {task.name} has another prompt than serving/tasks: make dataset")
-    ids, starts, decided = tokens_of(question, row["completion"], tokenizer)
+    tokens = tokens_of(question, row["completion"], tokenizer)
     weights = [
         recipe.prompt_weight
         if start < len(question.prompt)
         else (recipe.decision_weight if is_decided else 1.0)
-        for start, is_decided in zip(starts, decided, strict=True)
+        for start, is_decided in zip(tokens.starts, tokens.decided, strict=True)
     ]
     example = {
-        "input_ids": [*ids, tokenizer.eos_token_id],
+        "input_ids": [*tokens.ids, tokenizer.eos_token_id],
         "weights": [*weights, 1.0],
-        "decided": [*map(int, decided), 0],
+        "decided": [*map(int, tokens.decided), 0],
     }
     if int(index * recipe.tail_share) == int((index + 1) * recipe.tail_share):
-        stop = len(decided) - decided[::-1].index(True)
-        example = {name: values[:stop] for name, values in example.items()}
+        example = {name: values[: tokens.end] for name, values in example.items()}
     return example
 
 

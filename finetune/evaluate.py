@@ -60,7 +60,7 @@ PACKAGES = ("torch", "peft", "transformers")
 
 
 class EvaluationError(RuntimeError):
-    """There is nothing to score, or the scores are too low."""
+    """There is nothing to score."""
 
 
 class Asker:
@@ -158,12 +158,11 @@ def confidence(
         choice: of the engine, with ``token_ids`` and ``logprobs``.
         tokenizer: the base's.
     """
-    ids, starts, decided = tokens_of(question, completion, tokenizer)
-    begin = bisect_left(starts, len(question.prefilled))
-    end = len(decided) - decided[::-1].index(True)
-    is_same = ids[begin:end] == choice.token_ids[: end - begin]
+    tokens = tokens_of(question, completion, tokenizer)
+    begin, end = bisect_left(tokens.starts, len(question.prefilled)), tokens.end
+    is_same = tokens.ids[begin:end] == choice.token_ids[: end - begin]
     logprobs = choice.logprobs.token_logprobs
-    counted = decided[begin:end] if is_same else [True] * len(logprobs)
+    counted = tokens.decided[begin:end] if is_same else [True] * len(logprobs)
     return math.exp(sum(itertools.compress(logprobs, counted)))
 
 

@@ -5,8 +5,8 @@ Computed from answers; does not know where they come from.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -110,14 +110,17 @@ class Evaluation(_Section):
     """Requests whose greedy tokens are PEFT's, and requests compared."""
 
 
+def _taken(answers: Sequence[Answered]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each decision's name, the coach's and the model's, of answers in the language."""
+    for answer in answers:
+        for wanted, given in zip(answer.wanted, answer.given or (), strict=False):
+            yield from ((name, value, given[name]) for name, value in wanted.items())
+
+
 def decisions(answers: Sequence[Answered]) -> dict[str, float]:
     """Return each decision's share of right ones, the lowest first."""
-    asked, right = Counter[str](), Counter[str]()
-    for answer in answers:
-        for number, wanted in enumerate(answer.wanted):
-            given = answer.given[number] if answer.given else {}
-            asked.update(wanted.keys())
-            right.update(name for name, value in wanted.items() if given.get(name) == value)
+    asked = Counter(name for answer in answers for wanted in answer.wanted for name in wanted)
+    right = Counter(name for name, wanted, given in _taken(answers) if given == wanted)
     shares = {name: right[name] / times for name, times in asked.items()}
     return dict(sorted(shares.items(), key=lambda item: item[1]))
 
@@ -125,11 +128,9 @@ def decisions(answers: Sequence[Answered]) -> dict[str, float]:
 def confusions(answers: Sequence[Answered]) -> list[Confusion]:
     """Return the decisions that were most often taken otherwise than by the coach."""
     times = Counter(
-        (name, str(value), str(given[name]))
-        for answer in answers
-        for wanted, given in zip(answer.wanted, answer.given or (), strict=False)
-        for name, value in wanted.items()
-        if given[name] != value
+        (name, str(wanted), str(given))
+        for name, wanted, given in _taken(answers)
+        if given != wanted
     )
     return [
         Confusion(decision=name, wanted=wanted, given=given, times=count)
@@ -140,11 +141,9 @@ def confusions(answers: Sequence[Answered]) -> list[Confusion]:
 def matrices(answers: Sequence[Answered]) -> dict[str, list[tuple[int, int, int]]]:
     """Return how often each number was given for each, of the decisions least often right."""
     times: dict[str, Counter[tuple[int, int]]] = {}
-    for answer in answers:
-        for wanted, given in zip(answer.wanted, answer.given or (), strict=False):
-            for name, value in wanted.items():
-                if isinstance(value, int):
-                    times.setdefault(name, Counter())[value, given[name]] += 1
+    for name, wanted, given in _taken(answers):
+        if isinstance(wanted, int):
+            times.setdefault(name, Counter())[wanted, given] += 1
     shown = [name for name in decisions(answers) if name in times][:MOST_MATRICES]
     return {name: sorted((*pair, n) for pair, n in times[name].items()) for name in shown}
 

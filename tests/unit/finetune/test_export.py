@@ -15,11 +15,11 @@ from finetune.export import ExportError, export
 from finetune.recipe import Lora, NewModel
 from finetune.record import RECORD, Record, RecordError, record_of
 from serving.adapter import AdapterError
+from serving.engine.settings import DEMO
 from serving.lock import CONFIG, WEIGHTS, Lock
 from serving.tasks.registry import TASKS
 from tests.unit.finetune.tiny import recipe
 
-DEMO = Path(__file__).parents[3] / "finetune" / "demo"
 NAME = next(iter(TASKS))
 
 

@@ -20,7 +20,6 @@ from serving.tasks.registry import TASKS
 from tests.unit.finetune.tiny import recipe
 
 RECIPES = Path(__file__).parents[3] / "finetune" / "recipes"
-DEMO = Path(__file__).parents[3] / "finetune" / "demo"
 RATE = TASKS["rate"]
 ROWS = list(rows(RATE, "train", 64, 9))
 TEXTS = [row["prompt"] + row["completion"] for row in ROWS]

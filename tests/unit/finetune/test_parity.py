@@ -1,14 +1,12 @@
 """The engine's tokens are compared with PEFT's, whatever their number."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from finetune.parity import ROWS, Greedy, agreeing
+from serving.engine.settings import DEMO
 
-DEMO = Path(__file__).parents[3] / "finetune" / "demo"
 ADAPTER = DEMO / "adapters" / "rate"
 
 

@@ -13,10 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from dataset.generate import SOURCES
 from finetune.widen import Size, main, widen_export
 from serving.engine.preflight import preflight
+from serving.engine.settings import DEMO
 from serving.lock import Lock
 from serving.tasks.registry import TASKS
 
-DEMO = Path(__file__).parents[3] / "finetune" / "demo"
 SMALL = Size(times=2, layers=5, vocabulary=1100)
 FULL_SIZE_PARAMETERS = 1_331_810_304
 """Of EleutherAI/polyglot-ko-1.3b."""
