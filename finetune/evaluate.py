@@ -325,6 +325,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, help="JSON file for them, instead of the lock file")
     arguments = parser.parse_args()
     os.environ |= {"ADAPTERS": str(arguments.adapters), "ENGINE_PORT": str(free_port())}
+    os.environ["VLLM_API_KEY"] = ""  # it listens to this machine alone
     if arguments.model:
         os.environ["MODEL"] = arguments.model
     try:

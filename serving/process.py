@@ -1,6 +1,7 @@
 """Process startup helpers: fail fast with one line that says what to set, and make sure that child
 processes do not outlive their parent."""
 
+import ipaddress
 import multiprocessing
 import os
 import signal
@@ -40,6 +41,23 @@ def load(settings: type[Settings]) -> Settings:
             name = settings.model_config.get("env_prefix", "") + name
         message = f"{name.upper()}={first['input']}: {first['msg']}"
         raise StartError(message) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach what listens on ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def file_version(path: Path) -> object:
+    """Return something that changes when the file does."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def check_port(host: str, port: int, variable: str) -> None:

@@ -7,6 +7,8 @@ terminal stop all, the gateway first; only SIGKILL of this process leaves them r
 
 import json
 import os
+import secrets
+import ssl
 import sys
 import threading
 import time
@@ -27,6 +29,7 @@ from serving.tasks.registry import TASKS
 from serving.terminal import Terminal
 
 POLL_SECONDS = 0.2
+_ANY_CERTIFICATE = ssl._create_unverified_context()  # of our own process, on this machine
 WATCH_SECONDS = 5
 """Interval of checks once the service is ready."""
 
@@ -97,6 +100,10 @@ def together(modules: Mapping[str, str]) -> None:
     Args:
         modules: Python modules by their name in the log, the gateway last.
     """
+    if not os.environ.get("VLLM_API_KEY"):
+        os.environ["VLLM_API_KEY"] = secrets.token_urlsafe(
+            32
+        )  # the engine serves the gateway alone
     try:
         settings, gateway = load(RunSettings), load(GatewaySettings)
         cores = load(EngineSettings).engine_data_parallel
@@ -143,8 +150,10 @@ class Watch:
     ) -> None:
         self._supervision, self._lines, self._cores = supervision, lines, cores
         self._hang_seconds, self._engine = settings.engine_hang_seconds, gateway.engine
-        host = "127.0.0.1" if gateway.host in ("0.0.0.0", "::") else gateway.host
-        self._url = f"http://{host}:{gateway.port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.host, gateway.host)
+        host = f"[{host}]" if ":" in host else host
+        self._url = f"{'https' if gateway.tls_certificate else 'http'}://{host}:{gateway.port}"
+        self._key_header = " -H 'authorization: Bearer YOUR_KEY'" if gateway.keys else ""
         self._health, self._ready = f"{gateway.engine}/health", f"{self._url}/readyz"
 
     def run(self) -> None:
@@ -162,8 +171,8 @@ class Watch:
         self._lines.tell(f"ready: {self._url} (API page: {self._url}/docs). Try:")
         task = next(iter(TASKS.values()))
         body = json.dumps(task.examples[0].model_dump(), ensure_ascii=False)
-        json_type = "-H 'content-type: application/json'"
-        self._lines.show(f"curl {self._url}/gen/routine/{task.name} {json_type} -d '{body}'")
+        head = "-H 'content-type: application/json'" + self._key_header
+        self._lines.show(f"curl {self._url}/gen/routine/{task.name} {head} -d '{body}'")
         if "engine" in self._supervision.last:  # not a cluster, which looks after itself
             self._watch_progress()
 
@@ -203,7 +212,7 @@ def moves(engine: str, cores: int, seconds: float = WATCH_SECONDS) -> bool:
 
 def _answers(address: str) -> bool:
     try:
-        urllib.request.urlopen(address, timeout=5).close()
+        urllib.request.urlopen(address, timeout=5, context=_ANY_CERTIFICATE).close()
     except (OSError, HTTPException):
         return False
     return True

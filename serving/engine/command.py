@@ -75,6 +75,7 @@ def arguments(
         "--structured-outputs-config.backend": "guidance",
         "--scheduling-policy": "priority",
         "--generation-config": "vllm",
+        "--middleware": "serving.vllm_plugin.guard.Guard",
     }
     if settings.engine_drafter == "on":
         options |= _drafting(settings)

@@ -6,6 +6,7 @@ hangs. This check requests one token from each engine core, so that it has work,
 make a step. Waiting for the token itself would report a busy engine as dead.
 """
 
+import os
 import sys
 import threading
 import time
@@ -41,7 +42,11 @@ def steps(url: str) -> dict[str, float]:
 
 
 def _generate(url: str, core: int) -> None:
-    headers = {"content-type": "application/json", "x-data-parallel-rank": str(core)}
+    headers = {
+        "authorization": f"Bearer {os.environ.get('VLLM_API_KEY', '')}",
+        "content-type": "application/json",
+        "x-data-parallel-rank": str(core),
+    }
     ask = urllib.request.Request(f"{url}/v1/completions", ONE_TOKEN, headers)
     with (
         suppress(OSError, HTTPException),

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serving.process import is_loopback
 
 DEMO = Path(__file__).parents[2] / "finetune" / "demo"
 
@@ -25,6 +27,8 @@ class EngineSettings(BaseSettings):
     """Maximum tokens per draft."""
     engine_host: str = "127.0.0.1"
     """Address the engine listens on."""
+    vllm_api_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
+    """The key that the gateway sends; vLLM reads it by itself. ``make serve`` makes one."""
     engine_port: int = Field(default=8001, ge=1, le=65535)
     """Port the engine listens on."""
     engine_device: Literal["auto", "gpu"] = "auto"
@@ -48,3 +52,14 @@ class EngineSettings(BaseSettings):
     else. By default, 95 % of the container's or the machine's."""
     engine_gpu_memory_share: float = Field(default=0.9, gt=0, le=1)
     """Fraction of GPU memory that vLLM uses."""
+
+    @field_validator("vllm_api_key")
+    @classmethod
+    def _is_needed(cls, key: SecretStr, info: ValidationInfo) -> SecretStr:
+        host = info.data.get("engine_host", "127.0.0.1")
+        if not key and not is_loopback(host):
+            raise ValueError(
+                f"ENGINE_HOST={host} serves other machines: set VLLM_API_KEY to a secret, the "
+                "gateway's too"
+            )
+        return key

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from serving.gateway.deadline import TIMEOUT, Deadline
 from serving.gateway.engine import Completion
@@ -41,9 +42,22 @@ class Usage:
         self.passes += completion.passes
 
     @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
     def cost(self) -> float:
         """What it took, in prompt tokens."""
         return self.prompt_tokens + OUTPUT_WEIGHT * self.completion_tokens
+
+
+class Flow(NamedTuple):
+    """Whose turn it is: flows wait side by side."""
+
+    adapter: str
+    """The requested adapter, a metric label."""
+    key: str = ""
+    """Name of the caller's key."""
 
 
 @dataclass(eq=False)
@@ -72,7 +86,7 @@ class Admission:
         telemetry: Telemetry,
     ) -> None:
         self._limit, self._max_queue_seconds = limit, max_queue_seconds
-        self._queue: FairQueue[_Waiter] = FairQueue()
+        self._queue: FairQueue[Flow, _Waiter] = FairQueue()
         self._taken = 0
         self._costs = Means()
         self._telemetry, metrics = telemetry, telemetry.metrics
@@ -93,12 +107,12 @@ class Admission:
 
     @asynccontextmanager
     async def slot(
-        self, flow: str, deadline: Deadline | None, weight: int = 1
+        self, flow: Flow, deadline: Deadline | None, weight: int = 1
     ) -> AsyncIterator[Usage]:
         """Wait for a place at the engine and hold it; yield where to tell the tokens it takes.
 
         Args:
-            flow: whose turn it is, the requested adapter; a metric label.
+            flow: whose turn it is.
             deadline: of the request; None if it may wait as long as it takes. Nobody then waits
                 for it, and its wait is not measured.
             weight: places it takes.
@@ -109,7 +123,7 @@ class Admission:
         """
         if deadline:
             self.refuse_late(flow, deadline)
-            with self._telemetry.stage("queue", flow):
+            with self._telemetry.stage("queue", flow.adapter):
                 await self._enter(flow, deadline, weight)
         else:
             await self._enter(flow, None, weight)
@@ -117,23 +131,23 @@ class Admission:
         try:
             yield usage
             seconds = time.perf_counter() - start
-            self._limit.observe(flow, seconds, is_full=self._taken + 1 > self._limit.value)
+            self._limit.observe(flow.adapter, seconds, is_full=self._taken + 1 > self._limit.value)
             if usage.cost:
-                self._costs.add(flow, usage.cost)
+                self._costs.add(flow.adapter, usage.cost)
         finally:
             self._leave(weight)
 
-    async def _enter(self, flow: str, deadline: Deadline | None, weight: int) -> None:
+    async def _enter(self, flow: Flow, deadline: Deadline | None, weight: int) -> None:
         if self.is_free and self._has_room(weight):
             self._taken += weight
         else:
             await self._turn(flow, deadline, weight)
-        self._admissions.labels(flow, "admitted").inc()
+        self._admissions.labels(flow.adapter, "admitted").inc()
 
-    async def _turn(self, flow: str, deadline: Deadline | None, weight: int) -> None:
+    async def _turn(self, flow: Flow, deadline: Deadline | None, weight: int) -> None:
         """Wait in the queue until a place has been taken."""
         waiter, outcome = _Waiter(weight), "cancelled"
-        self._queue.push(flow, waiter, weight * self._cost(flow))
+        self._queue.push(flow, waiter, weight * self._cost(flow.adapter))
         self._admit()
         try:
             async with asyncio.timeout(deadline.remaining() if deadline else None):
@@ -144,14 +158,14 @@ class Admission:
             raise self._overloaded(self._expected_wait(flow)) from error
         finally:
             if outcome != "admitted":
-                self._admissions.labels(flow, outcome).inc()
+                self._admissions.labels(flow.adapter, outcome).inc()
                 if waiter.admitted.done() and not waiter.admitted.cancelled():
                     self._leave(weight)  # admitted at the moment it left
                 else:
                     self._queue.discard(flow, waiter)
                     self._admit()
 
-    def refuse_late(self, flow: str, deadline: Deadline) -> None:
+    def refuse_late(self, flow: Flow, deadline: Deadline) -> None:
         """Raise unless a request that comes now is expected to be answered in time. ``slot`` does
         so itself; asking before a body is read makes a refusal cheap.
 
@@ -160,34 +174,36 @@ class Admission:
             InvalidRequest: the caller's deadline can never be met.
         """
         remaining = deadline.remaining()
-        if deadline.is_callers and self._limit.least(flow) > remaining:
-            least = math.ceil(self._limit.least(flow) * 1000)
+        if deadline.is_callers and self._limit.least(flow.adapter) > remaining:
+            least = math.ceil(self._limit.least(flow.adapter) * 1000)
             raise InvalidRequest(
                 f"{TIMEOUT} leaves {max(0, remaining * 1000):.0f} ms; an answer takes at least "
                 f"{least} ms",
                 TIMEOUT,
             )
         wait = self._expected_wait(flow)
-        late = max(wait - self._max_queue_seconds, wait + self._limit.mean(flow) - remaining)
+        answered = wait + self._limit.mean(flow.adapter)
+        late = max(wait - self._max_queue_seconds, answered - remaining)
         if wait and late > 0:
-            self._admissions.labels(flow, "rejected").inc()
+            self._admissions.labels(flow.adapter, "rejected").inc()
             raise self._overloaded(late)
 
-    def _expected_wait(self, flow: str) -> float:
+    def _expected_wait(self, flow: Flow) -> float:
         """Return the seconds that a request of ``flow`` that comes now would wait."""
         if self.is_free:
             return 0.0
-        before, cost = self._queue.waiting(flow) + 1, self._cost(flow)
+        before, cost = self._queue.waiting(flow) + 1, self._cost(flow.adapter)
         turn = sum(  # what all flows take at the engine until one of this flow has had its turn
-            self._limit.mean(each) * cost / self._cost(each) for each in self._queue.flows | {flow}
+            self._limit.mean(adapter) * cost / self._cost(adapter)
+            for adapter, _ in self._queue.flows | {flow}
         )
         return before * turn / self._limit.value
 
     def _has_room(self, weight: int) -> bool:
         return not self._taken or self._taken + weight <= self._limit.value
 
-    def _cost(self, flow: str) -> float:
-        return self._costs.get(flow, 1.0)
+    def _cost(self, adapter: str) -> float:
+        return self._costs.get(adapter, 1.0)
 
     def _overloaded(self, late: float) -> Overloaded:
         seconds = max(1, math.ceil(late * (1 + random.uniform(0, SPREAD))))

@@ -9,18 +9,22 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
+from serving.gateway.access import Access
 from serving.gateway.admission import Admission
 from serving.gateway.batch import Batches
+from serving.gateway.deadline import TIMEOUT
 from serving.gateway.engine import BATCH_PRIORITY, TASK_PRIORITY, Engine, VllmEngine
 from serving.gateway.generate import Generator
 from serving.gateway.metrics import BATCH_POOL, COMPLETION_POOL, TASK_POOL, Metrics
 from serving.gateway.middleware import RequestMiddleware
 from serving.gateway.process import watch_process
-from serving.gateway.protocol import State
+from serving.gateway.protocol import Room, State
 from serving.gateway.readiness import Readiness
 from serving.gateway.relay import Relay
-from serving.gateway.routes import SCHEMAS, gates, routes
+from serving.gateway.routes import PASSES, SCHEMAS, TOKENS, gates, routes
 from serving.gateway.server import Drain
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
@@ -55,6 +59,7 @@ def create_app(
         drain: set by the server when it stops.
     """
     metrics, drain = Metrics(), drain or Drain()
+    access = Access(settings, metrics)
     telemetry = Telemetry(metrics, traces)
     for task in TASKS.values():
         for output in task.outputs():
@@ -71,26 +76,39 @@ def create_app(
         )
         batches = Batches(batch_generator, readiness, settings.max_in_flight)
         relay = Relay(settings, engine, completions, readiness, telemetry)
-        router = routes(engine, generator, batches, relay, readiness, metrics)
+        router = routes(engine, generator, batches, relay, readiness, metrics, settings.pages)
         tools = Tools(generator)
         tools.add_to(router)
         app.router.routes[:0] = router.routes  # ahead of the docs pages: first match wins
-        watches = [asyncio.create_task(w) for w in (readiness.watch(), watch_process(metrics))]
+        watching = (readiness.watch(), watch_process(metrics), access.watch())
+        watches = [asyncio.create_task(watch) for watch in watching]
         async with tools.running():
-            yield {"gates": gates(generator), "metrics": metrics}
+            room = Room(
+                settings.max_connections,
+                settings.max_connections_per_client,
+                settings.request_seconds,
+            )
+            yield {"gates": gates(generator, access), "metrics": metrics, "room": room}
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
         await engine.close()
         await telemetry.close()
 
+    pages = {} if settings.pages else dict.fromkeys(("docs_url", "redoc_url", "openapi_url"))
     app = FastAPIOffline(
-        title=TITLE, description=DESCRIPTION, version="1", lifespan=lifespan, redirect_slashes=False
+        title=TITLE,
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        **pages,
     )
     # Of FastAPI's own layers only the one that its API page needs: RequestMiddleware does what the
     # others do, which take 4 % of a request.
     inner = AsyncExitStackMiddleware(app.router)
-    app.middleware_stack = RequestMiddleware(inner, telemetry, settings.max_body_bytes, drain)
+    asked = RequestMiddleware(inner, telemetry, settings, drain, access)
+    app.middleware_stack = _with_cors(asked, settings)
     _describe(app)
     return app
 
@@ -107,12 +125,26 @@ def _shares(
     return tasks, completions, batch
 
 
+def _with_cors(app: ASGIApp, settings: GatewaySettings) -> ASGIApp:
+    if not settings.cors_origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.cors_origins.split(","),
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type", "x-request-id", TIMEOUT],
+        expose_headers=["retry-after", "x-request-id", TOKENS, PASSES],
+    )
+
+
 def _describe(app: FastAPI) -> None:
     """Add the request schemas and the common error schema to OpenAPI."""
 
     def openapi() -> dict[str, Any]:
         schema = FastAPI.openapi(app)  # built once
         schema["components"]["schemas"] |= SCHEMAS
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{}, {"key": []}]  # where keys are in force
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -86,6 +86,7 @@ class Batches:
         """
         if TIMEOUT.encode() in exchange.head:
             raise InvalidRequest(f"{TIMEOUT} is for one answer; leave it out of a batch", TIMEOUT)
+        exchange.caller.require("tasks", task.name)
         self._readiness.check()
         if self._running >= MOST_BATCHES:
             raise Overloaded(
@@ -134,7 +135,8 @@ class Batches:
         try:
             asked, is_chat = _read(task, url, fields, line)
             headers = {**exchange.headers, "x-request-id": request_id}
-            generated = await self._generator.answer(task, asked, headers, None)
+            caller = exchange.caller
+            generated = await self._generator.answer(task, asked, headers, None, caller)
             status, body = 200, generated.text.encode()
             if is_chat:
                 body = msgspec.json.encode(completed(task, generated))

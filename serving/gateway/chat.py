@@ -95,7 +95,9 @@ class Chat:
         deadline = self._generator.deadline(exchange.head)
         asked = validated(ChatRequest, await exchange.body())
         task, request = question(asked)
-        generated = await self._generator.answer(task, request, exchange.headers, deadline)
+        generated = await self._generator.answer(
+            task, request, exchange.headers, deadline, exchange.caller
+        )
         completion = completed(task, generated)
         if not asked.stream:
             return JSONResponse(completion)

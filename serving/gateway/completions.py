@@ -156,12 +156,11 @@ def places(request: CompletionRequest, settings: GatewaySettings) -> int:
             "echo with logprobs ranks the vocabulary for each token of the prompt; send one",
             "echo",
         )
-    sizes = [_size(prompt) for prompt in _prompts(request.prompt)]
+    sizes = _sizes(request)
     sequences, most = request.n * len(sizes), settings.max_completion_sequences
     if sequences > most:
         raise InvalidRequest(f"prompts times n is {sequences}; it must be from 1 to {most}", "n")
-    written = sequences * (CONTEXT if request.max_tokens is None else request.max_tokens)
-    tokens, most = sum(sizes) + written, settings.max_completion_tokens
+    tokens, most = most_tokens(request), settings.max_completion_tokens
     if tokens > most:
         raise InvalidRequest(
             f"the request may take {tokens} tokens (a prompt's bytes, {CONTEXT} at most, and "
@@ -169,6 +168,17 @@ def places(request: CompletionRequest, settings: GatewaySettings) -> int:
             "max_tokens",
         )
     return min(sequences + sum(sizes) // TOKENS_PER_PLACE, settings.max_completions_in_flight)
+
+
+def most_tokens(request: CompletionRequest) -> int:
+    """Return the most tokens that ``request`` may take, of prompts and answers."""
+    sizes, written = _sizes(request), request.max_tokens
+    return sum(sizes) + request.n * len(sizes) * (CONTEXT if written is None else written)
+
+
+def _sizes(request: CompletionRequest) -> list[int]:
+    """Return the most tokens that each prompt of ``request`` may have."""
+    return [_size(prompt) for prompt in _prompts(request.prompt)]
 
 
 def _prompts(prompt: Prompt) -> Sequence[str | list[int]]:

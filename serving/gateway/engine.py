@@ -190,7 +190,9 @@ class VllmEngine:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._url, self._connect_seconds = settings.engine, settings.connect_timeout_seconds
+        key = settings.vllm_api_key.get_secret_value()
         self._session = aiohttp.ClientSession(
+            headers={"authorization": f"Bearer {key}"} if key else {},
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=["accept", "accept-encoding", "user-agent"],

@@ -5,6 +5,11 @@
     ├── MalformedRequest      400  not HTTP
     ├── HeadTooLarge          414, 431
     ├── MalformedBody         400  not JSON
+    ├── Unauthorized          401  no API key, or none that is known
+    ├── Forbidden             403  the API key is not for this
+    ├── RequestTimeout        408  the request did not come in time
+    ├── LimitReached          429  the API key's own limit
+    ├── TooManyConnections    429  of one client, or of all
     ├── UnsupportedMediaType  415  not application/json
     ├── NotAcceptable         406  no supported answer format matches Accept
     ├── BodyTooLarge          413
@@ -24,6 +29,7 @@ All use OpenAI's error format: {"error": {"message", "type", "param", "code"}}.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -104,6 +110,43 @@ class HeadTooLarge(ClientError):
 
 class MalformedBody(ClientError):
     status, code = 400, "invalid_json"
+
+
+class Unauthorized(ClientError):
+    status, code = 401, "invalid_api_key"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"www-authenticate": "Bearer"}
+
+
+class Forbidden(ClientError):
+    status, code = 403, "forbidden"
+
+
+class RequestTimeout(ClientError):
+    status, code = 408, "request_timeout"
+
+
+class TooManyConnections(ClientError):
+    status, type, code = 429, "rate_limit_error", "too_many_connections"
+    retry_after_seconds = 1
+
+
+class LimitReached(ClientError):
+    """The caller's own limit; ``seconds`` until it is not, and headers that tell of it."""
+
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, seconds: float, told: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_seconds, self._told = max(1, math.ceil(seconds)), told or {}
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {**super().headers, **self._told}
 
 
 class UnsupportedMediaType(ClientError):

@@ -3,17 +3,19 @@
 import asyncio
 import codecs
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from opentelemetry.trace import Span
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
+from serving.gateway.access import ANYBODY
 from serving.gateway.errors import (
     CLIENT_LEFT,
     BodyTooLarge,
     GatewayError,
+    RequestTimeout,
     UnsupportedMediaType,
 )
 from serving.gateway.head import (
@@ -25,6 +27,7 @@ from serving.gateway.head import (
     with_trace,
 )
 from serving.gateway.server import Drain
+from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import inject
 
 
@@ -35,19 +38,23 @@ class Exchange:
         scope: ASGI scope of an HTTP request.
         receive: ASGI ``receive`` of the server.
         send: ASGI ``send`` of the server.
-        max_body_bytes: maximum request body size.
+        settings: gateway settings.
         drain: whether the answer should close its connection.
     """
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int, drain: Drain
+        self, scope: Scope, receive: Receive, send: Send, settings: GatewaySettings, drain: Drain
     ) -> None:
         self.start, self.head = time.perf_counter(), Head(scope["headers"])
-        self._receive, self._send, self._max_body_bytes = receive, send, max_body_bytes
+        self._receive, self._send, self._settings = receive, send, settings
         self._drain = drain
         self.headers = self.head.ids()
         """Headers sent to the engine and the client: ``x-request-id``, and ``traceparent`` after
         ``trace`` is called."""
+        self.caller = ANYBODY
+        """Who asks, once it is known."""
+        self.limits: Mapping[str, str] = {}
+        """Headers of the answer that tell what the caller's limits leave."""
         self.error: GatewayError | None = None
         """The error that occurred before or during the response."""
         self.status = CLIENT_LEFT
@@ -78,13 +85,14 @@ class Exchange:
 
         Args:
             kinds: the media types to accept.
-            max_bytes: how long it may be, if not ``max_body_bytes``.
+            max_bytes: how long it may be, if not ``GATEWAY_MAX_BODY_BYTES``.
 
         Raises:
             UnsupportedMediaType: the content type is another, or the body is compressed.
             BodyTooLarge: the body is longer.
+            RequestTimeout: it does not come in time.
         """
-        kind, most = self.head.content_type, max_bytes or self._max_body_bytes
+        kind, most = self.head.content_type, max_bytes or self._settings.max_body_bytes
         if kind.decode("latin-1") not in kinds:
             shown = repr(kind[:80].decode("latin-1")) if kind else "missing"
             raise UnsupportedMediaType(f"content-type is {shown}; send {' or '.join(kinds)}")
@@ -92,12 +100,24 @@ class Exchange:
             shown = repr(encoding[:80].decode("latin-1"))
             raise UnsupportedMediaType(f"content-encoding is {shown}; send the body uncompressed")
         length, body = self.head.length, bytearray()
-        while self._has_more and max(length, len(body)) <= most:
-            body += await self._read()
+        if length <= most:
+            body += await self._read()  # of most requests, all
+            if self._has_more:
+                await self._read_on(body, most)
         if max(length, len(body)) > most:
             raise BodyTooLarge(f"the body may have at most {most} bytes")
         self._watcher = asyncio.create_task(self._watch())
         return bytes(body.removeprefix(codecs.BOM_UTF8))
+
+    async def _read_on(self, body: bytearray, most: int) -> None:
+        """Read the rest of the body, or more than ``most`` bytes."""
+        seconds = self._settings.request_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                while self._has_more and len(body) <= most:
+                    body += await self._read()
+        except TimeoutError as error:
+            raise RequestTimeout(f"the body did not come within {seconds:g} s") from error
 
     async def _read(self) -> bytes:
         """Return the next part of the body."""
@@ -139,7 +159,8 @@ class Exchange:
         """Send an ASGI message, with the request's id headers added."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            ids = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+            told = {**self.headers, **self.limits}
+            ids = [(name.encode(), value.encode()) for name, value in told.items()]
             if self._drain.is_leaving:
                 ids.append((b"connection", b"close"))
             message["headers"] = [*message["headers"], *ids]

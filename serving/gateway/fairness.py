@@ -9,16 +9,17 @@ from collections import OrderedDict, deque
 from collections.abc import KeysView
 from typing import Generic, TypeVar
 
+Flow = TypeVar("Flow")
 Item = TypeVar("Item")
 
 
-class FairQueue(Generic[Item]):
+class FairQueue(Generic[Flow, Item]):
     """Items waiting in flows. Flows with no item need no memory."""
 
     def __init__(self) -> None:
-        self._flows: OrderedDict[str, deque[tuple[Item, float]]] = OrderedDict()
+        self._flows: OrderedDict[Flow, deque[tuple[Item, float]]] = OrderedDict()
         """Items and costs by flow, the flow to visit next first."""
-        self._owed: dict[str, float] = {}
+        self._owed: dict[Flow, float] = {}
         self._quantum = 0.0
         """The largest cost so far: every visit then yields at least one item."""
 
@@ -29,19 +30,19 @@ class FairQueue(Generic[Item]):
         return bool(self._flows)
 
     @property
-    def flows(self) -> KeysView[str]:
+    def flows(self) -> KeysView[Flow]:
         """Flows with waiting items."""
         return self._flows.keys()
 
-    def waiting(self, flow: str) -> int:
+    def waiting(self, flow: Flow) -> int:
         """Return the number of items of ``flow``."""
         return len(self._flows.get(flow, ()))
 
-    def push(self, flow: str, item: Item, cost: float) -> None:
+    def push(self, flow: Flow, item: Item, cost: float) -> None:
         """Append an item to ``flow``.
 
         Args:
-            flow: name of the flow.
+            flow: which one.
             item: what waits.
             cost: share of the common resource it takes, above 0, in any unit.
         """
@@ -67,7 +68,7 @@ class FairQueue(Generic[Item]):
         self._forget(flow)
         return item
 
-    def discard(self, flow: str, item: Item) -> None:
+    def discard(self, flow: Flow, item: Item) -> None:
         """Take an item out of its turn, if it still waits."""
         items = self._flows.get(flow, deque())
         for entry in items:
@@ -76,7 +77,7 @@ class FairQueue(Generic[Item]):
                 self._forget(flow)
                 break
 
-    def _forget(self, flow: str) -> None:
+    def _forget(self, flow: Flow) -> None:
         """Drop ``flow`` if nothing of it waits: it cannot save up for later."""
         if not self._flows[flow]:
             del self._flows[flow], self._owed[flow]

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
-from serving.gateway.admission import Admission, Usage
+from serving.gateway.access import Caller
+from serving.gateway.admission import Admission, Flow, Usage
 from serving.gateway.deadline import Deadline
 from serving.gateway.engine import TASK_PRIORITY, Completion, Engine
 from serving.gateway.errors import EngineFault, EngineSilent, EngineUnavailable, WrongAnswer
@@ -80,7 +81,7 @@ class Generator:
         """
         return head.deadline(self._timeout_seconds)
 
-    def refuse(self, task: Task[Any], head: Head) -> None:
+    def refuse(self, task: Task[Any], head: Head, caller: Caller) -> None:
         """Raise if a request for ``task`` that comes now would not be answered; ``answer`` does so
         itself.
 
@@ -88,7 +89,7 @@ class Generator:
             GatewayError: EngineUnavailable, Stopping, Overloaded or InvalidRequest.
         """
         self._readiness.check()
-        self._admission.refuse_late(task.name, self.deadline(head))
+        self._admission.refuse_late(Flow(task.name, caller.name), self.deadline(head))
 
     async def answer(
         self,
@@ -96,6 +97,7 @@ class Generator:
         request: BaseModel,
         headers: Mapping[str, str],
         deadline: Deadline | None,
+        caller: Caller,
     ) -> Generated:
         """Return the checked answer to ``request``.
 
@@ -104,18 +106,26 @@ class Generator:
             request: a validated ``task.request``.
             headers: forwarded to the engine (request id, trace).
             deadline: when the answer is no longer of use; None if it may wait for its turn as long
-                as it takes.
+                as it takes, also until the caller may take more tokens.
+            caller: who asks.
 
         Raises:
-            GatewayError: InvalidRequest, Overloaded, an engine error, or WrongAnswer.
+            GatewayError: Forbidden, LimitReached, InvalidRequest, Overloaded, an engine error, or
+                WrongAnswer.
         """
+        caller.require("tasks", task.name)
+        await caller.require_tokens(waits=deadline is None)
         self._readiness.require()
-        async with self._admission.slot(task.name, deadline) as usage:
+        async with self._admission.slot(Flow(task.name, caller.name), deadline) as usage:
             deadline = deadline or Deadline.after(self._timeout_seconds)
-            if (first := task.missing(request)) is not None:
-                before = await self._ask(TASKS[task.prerequisite], first, headers, deadline, usage)
-                request = task.complete(request, before.values)
-            answer = await self._ask(task, request, headers, deadline, usage)
+            try:
+                if (first := task.missing(request)) is not None:
+                    asked = TASKS[task.prerequisite]
+                    before = await self._ask(asked, first, headers, deadline, usage)
+                    request = task.complete(request, before.values)
+                answer = await self._ask(task, request, headers, deadline, usage)
+            finally:
+                await caller.spend(usage.tokens)
         return Generated(answer.text, usage)
 
     async def _ask(

@@ -36,30 +36,34 @@ class Head:
     def __contains__(self, name: bytes) -> bool:
         return name in self._given
 
+    def get(self, name: bytes) -> bytes:
+        """Return a header's value; empty if it is missing."""
+        return self._given.get(name, b"")
+
     @property
     def content_type(self) -> bytes:
         """The media type without parameters; empty if it is missing."""
-        return self._given.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        return self.get(b"content-type").partition(b";")[0].strip().lower()
 
     @property
     def content_encoding(self) -> bytes:
         """How the body is compressed; empty if it is not."""
-        given = self._given.get(b"content-encoding", b"").strip().lower()
+        given = self.get(b"content-encoding").strip().lower()
         return b"" if given == b"identity" else given
 
     @property
     def length(self) -> int:
         """Length of the body in bytes, as the client says; 0 if it does not."""
-        told = self._given.get(b"content-length", b"")
+        told = self.get(b"content-length")
         return int(told.lstrip(b"0") or 0) if told.isdigit() else 0
 
     def ids(self) -> dict[str, str]:
         """Return the client's ids if well formed: ``x-request-id``, else a new one, and
         ``traceparent``, else none."""
-        ids = {"x-request-id": self._given.get(b"x-request-id", b"").decode("latin-1")}
+        ids = {"x-request-id": self.get(b"x-request-id").decode("latin-1")}
         if not _REQUEST_ID.fullmatch(ids["x-request-id"]):
             ids["x-request-id"] = _random_hex(16)
-        traceparent = self._given.get(b"traceparent", b"").decode("latin-1")
+        traceparent = self.get(b"traceparent").decode("latin-1")
         if _TRACEPARENT.fullmatch(traceparent):
             ids["traceparent"] = traceparent
         return ids

@@ -85,6 +85,15 @@ class Metrics:
             ["pool"],
         )
 
+        self.key_requests = self._new.counter(
+            "key_requests_total", "Requests by the name of their API key.", ["key", "status"]
+        )
+        self.key_tokens = self._new.counter(
+            "key_tokens_total",
+            "Tokens of prompts and answers by the name of the API key that they count for.",
+            ["key"],
+        )
+
     def _count_stages(self) -> None:
         self.stages = {
             "queue": self._new.histogram(

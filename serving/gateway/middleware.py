@@ -8,13 +8,15 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving.gateway.access import HEALTH, METRICS, Access
 from serving.gateway.errors import CLIENT_LEFT, GatewayError, Overloaded, RouteError, Stopping
 from serving.gateway.exchange import Exchange
 from serving.gateway.metrics import OTHER, UNKNOWN_METHOD
 from serving.gateway.server import Drain
+from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry, describe
 
-OPERATIONS = ("/healthz", "/readyz", "/metrics")
+OPERATIONS = (*HEALTH, METRICS)
 """Polled by machines every few seconds: not traced, and logged at level ``debug``."""
 OPENAI_ROUTES = "GET /v1/models, POST /v1/completions and POST /v1/chat/completions"
 """What there is of OpenAI's API."""
@@ -28,25 +30,27 @@ class RequestMiddleware:
     Args:
         app: the wrapped ASGI application.
         telemetry: receives request metrics and traces.
-        max_body_bytes: maximum request body size.
+        settings: gateway settings.
         drain: whether answers should close their connections.
+        access: who may ask.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         telemetry: Telemetry,
-        max_body_bytes: int,
+        settings: GatewaySettings,
         drain: Drain,
+        access: Access,
     ) -> None:
-        self._app, self._telemetry, self._max_body_bytes = app, telemetry, max_body_bytes
-        self._drain = drain
+        self._app, self._telemetry, self._settings = app, telemetry, settings
+        self._drain, self._access = drain, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self._max_body_bytes, self._drain)
+        exchange = Exchange(scope, receive, send, self._settings, self._drain)
         if scope["method"] == "HEAD":  # answered as GET (RFC 9110, section 9.3.2) ...
             scope = {**scope, "method": "GET"}  # ... and the server drops the body
         scope["exchange"] = exchange
@@ -61,8 +65,12 @@ class RequestMiddleware:
             if span.is_recording():
                 describe(span, method, route, status)
         seconds = time.perf_counter() - exchange.start
-        self._telemetry.metrics.requests.labels(route, method, str(status)).observe(seconds)
+        metrics = self._telemetry.metrics
+        metrics.requests.labels(route, method, str(status)).observe(seconds)
         facts = {"route": route, "method": method, "status": status, "seconds": round(seconds, 6)}
+        if key := exchange.caller.name:
+            metrics.key_requests.labels(key, str(status)).inc()
+            facts["key"] = key
         if error:
             log.debug("%s: %s", error.code, error.message, extra=exchange.log_fields)
             facts["error"] = error.code
@@ -71,7 +79,9 @@ class RequestMiddleware:
     async def _answer(self, scope: Scope, exchange: Exchange) -> None:
         """Run the application and handle errors; a client disconnect ends the request."""
         try:
-            await self._app(scope, exchange.receive, exchange.send)
+            exchange.caller = caller = self._access.at_door(scope, exchange.head)
+            async with caller.asking() as exchange.limits:
+                await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if not exchange.has_left:
                 if not self._drain.is_leaving:

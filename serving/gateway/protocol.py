@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with two additions.
+"""uvicorn's HTTP protocol, with three additions.
 
 It refuses by itself what cannot be answered in time. Under ten times the load, nine of ten requests
 are refused; a task, a scope and the application's layers for each would take from those that are
@@ -6,24 +6,37 @@ answered a third of what the machine can do.
 
 It declines offers of another protocol, which Java's HTTP client makes by default. The parser stops
 at an offer and drops the body (https://github.com/Kludex/uvicorn/issues/2722).
+
+It bounds what a connection may take: how many an address may have, the size of a head, and the time
+in which a request comes and its answer is read.
 """
 
+import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypedDict
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.gateway.errors import GatewayError, HeadTooLarge, MalformedRequest, Overloaded
+from serving.gateway.errors import (
+    GatewayError,
+    HeadTooLarge,
+    MalformedRequest,
+    Overloaded,
+    RequestTimeout,
+    TooManyConnections,
+    Unauthorized,
+)
 from serving.gateway.head import DISCARD_SECONDS, SHORT_BYTES, Head, log_fields, with_trace
 from serving.gateway.metrics import OTHER, UNKNOWN_METHOD, Metrics
 
 log = logging.getLogger(__name__)
 
 
-MOST_URL_BYTES, MOST_HEAD_BYTES = 2**13, 2**16
+MOST_URL_BYTES, MOST_HEAD_BYTES, MOST_HEADERS = 2**13, 2**16, 100
 
 
 class Gate(NamedTuple):
@@ -41,6 +54,33 @@ class State(TypedDict):
     gates: Mapping[bytes, Gate]
     """By path of a POST."""
     metrics: Metrics
+    room: "Room"
+
+
+class Room:
+    """Counts connections.
+
+    Args:
+        most: how many there may be.
+        most_of_one: how many of one address.
+        seconds: in which a request has to come, and a part of an answer to be read.
+    """
+
+    def __init__(self, most: int, most_of_one: int, seconds: float) -> None:
+        self._most, self._most_of_one, self.seconds = most, most_of_one, seconds
+        self._by_address: Counter[str] = Counter()
+
+    def enter(self, address: str) -> bool:
+        """Count a connection; return whether there was room for it."""
+        self._by_address[address] += 1
+        is_one_too_many = self._by_address[address] > self._most_of_one
+        return not (is_one_too_many or self._by_address.total() > self._most)
+
+    def leave(self, address: str) -> None:
+        """Count a connection no more."""
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
 
 
 class _Refusal(NamedTuple):
@@ -64,6 +104,50 @@ class Protocol(HttpToolsProtocol):
     """Whether a head is being read, and how much of it has come."""
     _refusal: _Refusal | None = None
     """Why the request that is being read is refused."""
+    _limit: asyncio.TimerHandle | None = None
+    """When the request that is being read, or the first one, has to be there."""
+    _reading: asyncio.TimerHandle | None = None
+    """When the client has to have read of the answer."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._room, self._address = self.app_state["room"], self.client[0] if self.client else ""
+        if self._room.enter(self._address):
+            self._wait_for_request()
+        else:
+            self._end(TooManyConnections("there are too many connections; try again later"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._room.leave(self._address)
+        for timer in (self._limit, self._reading):
+            if timer:
+                timer.cancel()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reading = self.loop.call_later(self._room.seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading:
+            self._reading.cancel()
+
+    def _wait_for_request(self) -> None:
+        if self._limit:
+            self._limit.cancel()
+        self._limit = self.loop.call_later(self._room.seconds, self._has_waited)
+
+    def _has_waited(self) -> None:
+        if self._is_answering() and not self._reads_head:  # it waits for the body by itself
+            self._wait_for_request()
+        elif self._reads_head and not self._is_answering():
+            self._end(RequestTimeout(f"no request within {self._room.seconds:g} s"))
+        else:
+            self.transport.close()
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -100,11 +184,14 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._unset_keepalive_if_required()  # a refusal before it in the same data has set it
         self._reads_head, self._head_bytes = True, 0
+        self._wait_for_request()
         super().on_message_begin()
 
     def _limit_head(self, size: int) -> None:
         if len(self.url) > MOST_URL_BYTES:
             raise HeadTooLarge(414, f"the URL may have at most {MOST_URL_BYTES} bytes")
+        if len(self.headers) > MOST_HEADERS:
+            raise HeadTooLarge(431, f"there may be at most {MOST_HEADERS} headers")
         if size > MOST_HEAD_BYTES:
             raise HeadTooLarge(431, f"the headers may have at most {MOST_HEAD_BYTES} bytes")
 
@@ -125,6 +212,8 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._is_offer:
             return
+        if self._limit:
+            self._limit.cancel()
         if not self._refusal:
             super().on_message_complete()
             return
@@ -135,11 +224,10 @@ class Protocol(HttpToolsProtocol):
         """Return why a request is refused, if it is because others wait. What is rare, and all
         other errors, are left to the application."""
         gate = self.app_state["gates"].get(self.url)
-        is_free = self.cycle is None or self.cycle.response_complete
         if (
             not gate
             or gate.is_open()
-            or not is_free
+            or self._is_answering()
             or self.flow.write_paused
             or not self._is_plain()
         ):
@@ -149,7 +237,7 @@ class Protocol(HttpToolsProtocol):
             return None
         try:
             gate.refuse(head)
-        except Overloaded as error:
+        except (Overloaded, Unauthorized) as error:
             return _Refusal(error, head, start, self.url.decode(), "POST")
         except GatewayError:
             pass
@@ -169,7 +257,8 @@ class Protocol(HttpToolsProtocol):
         the answer be lost."""
         self._has_ended = True
         self._send(_Refusal(error, Head([]), time.perf_counter()), closes=True)
-        self.transport.write_eof()
+        if self.transport.can_write_eof():  # not with TLS, which says so itself
+            self.transport.write_eof()
         self.loop.call_later(DISCARD_SECONDS, self.transport.close)
 
     def _send(self, refusal: _Refusal, closes: bool = False) -> None:

@@ -4,15 +4,21 @@ are too, except that errors get the common format."""
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from fastapi.responses import Response, StreamingResponse
 
-from serving.gateway.admission import Admission
-from serving.gateway.completions import CompletionRequest, places
+from serving.gateway.access import Caller
+from serving.gateway.admission import Admission, Flow, Usage
+from serving.gateway.completions import CompletionRequest, most_tokens, places
 from serving.gateway.deadline import Deadline
 from serving.gateway.engine import Engine, Upstream, failure
-from serving.gateway.errors import EngineRefused, GatewayError, ModelNotFound
+from serving.gateway.errors import (
+    EngineRefused,
+    EngineUnavailable,
+    GatewayError,
+    ModelNotFound,
+)
 from serving.gateway.exchange import Exchange
 from serving.gateway.metrics import OTHER
 from serving.gateway.readiness import Readiness
@@ -55,11 +61,15 @@ class Relay:
         body = await exchange.body()
         asked = validated(CompletionRequest, body)
         weight = places(asked, self._settings)
+        exchange.caller.require("models", asked.model)
+        await exchange.caller.require_tokens()
         self._readiness.require()
         adapter = asked.model if asked.model in self._readiness.models else OTHER
         async with AsyncExitStack() as stack:
-            slot = self._admission.slot(adapter, deadline, weight)
+            slot = self._admission.slot(Flow(adapter, exchange.caller.name), deadline, weight)
             await stack.enter_async_context(slot)
+            charging = _charging(exchange.caller, most_tokens(asked))
+            usage = await stack.enter_async_context(charging)
             stack.enter_context(self._telemetry.stage("engine", adapter))
             asking = self._ask(asked.model, body, exchange, deadline)
             upstream = await stack.enter_async_context(asking)
@@ -70,7 +80,7 @@ class Relay:
             if is_stream:
                 seconds = time.perf_counter() - exchange.start
                 self._metrics.first_token_time.labels(adapter).observe(seconds)
-            chunks = self._chunks(stack.pop_all(), first, parts, adapter, exchange)
+            chunks = self._chunks(stack.pop_all(), first, parts, adapter, usage, exchange)
             return StreamingResponse(chunks, media_type=upstream.content_type)
 
     @asynccontextmanager
@@ -97,6 +107,7 @@ class Relay:
         first: bytes,
         parts: AsyncIterator[bytes],
         adapter: str,
+        usage: Usage,
         exchange: Exchange,
     ) -> AsyncIterator[bytes]:
         end = first
@@ -107,23 +118,40 @@ class Relay:
                     self._readiness.progressed()
                     end = (end + part)[-_LONGEST_USAGE:]
                     yield part
-                self._count(end, adapter)
+                _read_usage(end, usage)
+                if usage.tokens:
+                    self._metrics.tokens.labels(adapter, "in").inc(usage.prompt_tokens)
+                    self._metrics.tokens.labels(adapter, "out").inc(usage.completion_tokens)
         except GatewayError as error:
             exchange.error = error
             if not first.startswith(_DATA):
                 raise
             yield _DATA + error.encoded() + _EVENT_END
 
-    def _count(self, end: bytes, adapter: str) -> None:
-        """Count the tokens reported in the last bytes of a response."""
-        found = end.rpartition(_USAGE)[2]
-        try:
-            usage, _ = json.JSONDecoder().raw_decode(found.decode(errors="replace").lstrip())
-            counts = [("in", usage["prompt_tokens"]), ("out", usage["completion_tokens"])]
-        except (ValueError, KeyError, TypeError):
-            return
-        for direction, number in counts:
-            self._metrics.tokens.labels(adapter, direction).inc(number)
+
+@asynccontextmanager
+async def _charging(caller: Caller, most: int) -> AsyncIterator[Usage]:
+    """Charge ``caller`` at the end for what the engine told of it, or else for ``most`` tokens."""
+    usage, tokens = Usage(), most
+    try:
+        yield usage
+        tokens = usage.tokens or most
+    except (EngineRefused, EngineUnavailable):
+        tokens = 0
+        raise
+    finally:
+        await caller.spend(tokens)
+
+
+def _read_usage(end: bytes, usage: Usage) -> None:
+    """Read the tokens that the last bytes of a response tell, if they do."""
+    found = end.rpartition(_USAGE)[2]
+    with suppress(ValueError, KeyError, TypeError):
+        told, _ = json.JSONDecoder().raw_decode(found.decode(errors="replace").lstrip())
+        usage.prompt_tokens, usage.completion_tokens = (
+            int(told["prompt_tokens"]),
+            int(told["completion_tokens"]),
+        )
 
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

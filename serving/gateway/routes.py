@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -13,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.types import Receive, Scope, Send
 
+from serving.gateway.access import Access
 from serving.gateway.batch import JSON_LINES, Batches, described
 from serving.gateway.chat import EXAMPLE, Chat, ChatRequest
 from serving.gateway.completions import CompletionRequest
@@ -22,6 +22,7 @@ from serving.gateway.errors import InvalidRequest, ModelNotFound
 from serving.gateway.exchange import exchange_of
 from serving.gateway.formats import JSON, choose, forms_of
 from serving.gateway.generate import Generator
+from serving.gateway.head import Head
 from serving.gateway.metrics import Metrics
 from serving.gateway.page import add_page
 from serving.gateway.protocol import Gate
@@ -42,12 +43,14 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }
     for status, text in {
         400: "JSON이 아님",
+        401: "API 키가 없거나 틀림",
+        403: "이 API 키로는 쓸 수 없음",
         404: "그런 모델이 없음: `message`가 있는 모델을 알려 줌",
         406: "accept의 형식으로는 답할 수 없음",
         413: "본문이 너무 큼",
         415: "content-type이 다름: `message`가 무엇을 보낼지 알려 줌",
         422: "값이 범위를 벗어남: `param`이 필드, `message`가 허용 값을 알려 줌",
-        429: "제때 답할 수 없을 만큼 밀려 있음: `retry-after` 후 다시 시도",
+        429: "제때 답할 수 없을 만큼 밀려 있거나, API 키의 한도에 이름: `retry-after` 후 다시 시도",
         502: "모델의 답이 검사를 통과하지 못함",
         503: "엔진이 꺼져 있음: `retry-after` 후 다시 시도",
         504: "엔진이 제때 답하지 않음",
@@ -97,6 +100,7 @@ def routes(
     relay: Relay,
     readiness: Readiness,
     metrics: Metrics,
+    has_pages: bool,
 ) -> APIRouter:
     """Create all routes, bound to their dependencies."""
     router = APIRouter(route_class=PlainRoute, generate_unique_id_function=lambda route: route.name)
@@ -107,7 +111,8 @@ def routes(
         _add_calculation(router, calculation)
     _add_openai(router, engine, relay, Chat(generator))
     _add_operations(router, readiness, metrics)
-    add_page(router)
+    if has_pages:
+        add_page(router)
     return router
 
 
@@ -125,17 +130,20 @@ class PlainRoute(APIRoute):
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: ERRORS[status] for status in statuses}
+    """Describe the errors of a route that needs a key."""
+    return {status: ERRORS[status] for status in sorted({401, 403, 429, *statuses})}
 
 
-def gates(generator: Generator) -> dict[bytes, Gate]:
+def gates(generator: Generator, access: Access) -> dict[bytes, Gate]:
     """Return what refuses a task's request before its body is read, by path."""
-    return {
-        PATH.format(task=task.name).encode(): Gate(
-            lambda: generator.is_free, partial(generator.refuse, task)
-        )
-        for task in TASKS.values()
-    }
+
+    def gate(task: Task[Any]) -> Gate:
+        def refuse(head: Head) -> None:
+            generator.refuse(task, head, access.caller(head))
+
+        return Gate(lambda: generator.is_free, refuse)
+
+    return {PATH.format(task=task.name).encode(): gate(task) for task in TASKS.values()}
 
 
 def _add_task(router: APIRouter, task: Task[Any], generator: Generator) -> None:
@@ -147,7 +155,7 @@ def _add_task(router: APIRouter, task: Task[Any], generator: Generator) -> None:
         deadline = generator.deadline(exchange.head)
         asked = validated(task.request, await exchange.body())
         render = choose(request, forms)
-        generated = await generator.answer(task, asked, exchange.headers, deadline)
+        generated = await generator.answer(task, asked, exchange.headers, deadline, exchange.caller)
         response = render(generated.text)
         response.headers[TOKENS] = str(generated.usage.completion_tokens)
         response.headers[PASSES] = str(generated.usage.passes)
@@ -193,6 +201,7 @@ def _add_batch(router: APIRouter, task: Task[Any], batches: Batches) -> None:
 def _add_calculation(router: APIRouter, calculation: Calculation[Any]) -> None:
     async def calculate(request: Request) -> Response:
         exchange = exchange_of(request)
+        exchange.caller.require("tasks", calculation.name)
         asked = validated(calculation.request, await exchange.body())
         render = choose(request, {JSON: None})
         return render(calculation.compute(asked).model_dump_json())
@@ -377,7 +386,7 @@ def _add_operations(router: APIRouter, readiness: Readiness, metrics: Metrics) -
         tags=["operations"],
         summary="요청을 받을 준비가 되었는가",
         response_model=Status,
-        responses=_errors(503),
+        responses={503: ERRORS[503]},
     )
     async def readyz(request: Request) -> JSONResponse:
         readiness.check()

@@ -1,9 +1,12 @@
 """Gateway settings from environment variables."""
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serving.process import is_loopback
 
 
 class GatewaySettings(BaseSettings):
@@ -17,6 +20,24 @@ class GatewaySettings(BaseSettings):
     """Listen address (``GATEWAY_HOST``); use ``0.0.0.0`` in a container."""
     port: int = Field(default=8000, ge=1, le=65535, validation_alias=AliasChoices("port"))
     """Listen port."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Listen port of ``/metrics``, without keys; 0 leaves it on ``PORT``, or nowhere if there are
+    keys."""
+    keys: Path | None = None
+    """File of API keys, which ``python -m serving.keys`` writes (``GATEWAY_KEYS``). Without one,
+    anybody who reaches the port may ask."""
+    allow_anonymous: bool = Field(
+        default=False, validation_alias=AliasChoices("allow_anonymous"), validate_default=True
+    )
+    """Listen to other machines without keys."""
+    pages: bool = True
+    """Whether there are ``/`` and ``/docs``, which need no key."""
+    tls_certificate: Path | None = None
+    """File with the certificate and its chain, to speak TLS; read again when it changes."""
+    tls_key: Path | None = Field(default=None, validate_default=True)
+    """File with the certificate's key."""
+    cors_origins: str = Field(default="", pattern=r"^(https?://[^,/ ]+(,https?://[^,/ ]+)*)?$")
+    """Origins of web pages that may ask, such as ``https://a.example,https://b.example``."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Minimum log level. Only ``debug`` can expose request and answer content."""
     engine_port: int = Field(
@@ -27,6 +48,10 @@ class GatewaySettings(BaseSettings):
         default="", pattern=r"^(https?://.+)?$", validation_alias=AliasChoices("engine_url")
     )
     """Engine address, such as ``http://engine:8001``; empty for this machine."""
+    vllm_api_key: SecretStr = Field(
+        default=SecretStr(""), validation_alias=AliasChoices("vllm_api_key")
+    )
+    """The engine's key."""
     connect_timeout_seconds: float = Field(default=0.8, gt=0)
     """Timeout for opening a connection to the engine."""
     task_timeout_seconds: float = Field(default=30.0, gt=0)
@@ -42,6 +67,13 @@ class GatewaySettings(BaseSettings):
     keep_alive_seconds: int = Field(default=75, ge=1)
     """Idle timeout of client connections. Must exceed that of clients and load balancers (usually
     60), or a request may use a connection that is being closed."""
+    request_seconds: float = Field(default=30.0, gt=0)
+    """Time in which a request's head has to come, and its body, and in which its client has to read
+    something of the answer."""
+    max_connections: int = Field(default=8192, ge=1)
+    """Maximum client connections, or as many as there may be open files for."""
+    max_connections_per_client: int = Field(default=2048, ge=1)
+    """The same of one address. Behind a proxy, which is one, it is that of all clients."""
     max_in_flight: int = Field(default=256, ge=1)
     """Upper bound of concurrent task requests to the engine. The limit itself follows the time that
     answers take; further requests are queued."""
@@ -60,6 +92,24 @@ class GatewaySettings(BaseSettings):
     """Maximum request body size."""
     probe_interval_seconds: float = Field(default=1.0, gt=0)
     """Interval between engine health checks."""
+
+    @field_validator("allow_anonymous")
+    @classmethod
+    def _is_meant(cls, allowed: bool, info: ValidationInfo) -> bool:
+        host = info.data.get("host", "127.0.0.1")
+        if not (allowed or info.data.get("keys") or is_loopback(host)):
+            raise ValueError(
+                f"GATEWAY_HOST={host} serves other machines, and asks for no key: set GATEWAY_KEYS "
+                "to a file of python -m serving.keys, or ALLOW_ANONYMOUS=yes"
+            )
+        return allowed
+
+    @field_validator("tls_key")
+    @classmethod
+    def _is_a_pair(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if (key is None) != (info.data.get("tls_certificate") is None):
+            raise ValueError("GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY go together")
+        return key
 
     @field_validator("engine_port")
     @classmethod

@@ -86,17 +86,18 @@ class Tools:
         return CallToolResult(content=[TextContent(text=text)], structured_content=json.loads(text))
 
     async def _answer(self, params: CallToolRequestParams, request: Request) -> str:
-        served = TOOLS.get(params.name)
+        served, exchange = TOOLS.get(params.name), exchange_of(request)
         if served is None:
             raise InvalidRequest(
                 f"there is no tool {params.name!r:.80}; there are {', '.join(TOOLS)}"
             )
         asked = validated(served.request, json.dumps(params.arguments or {}).encode())
         if isinstance(served, Calculation):
+            exchange.caller.require("tasks", served.name)
             return served.compute(asked).model_dump_json()
-        exchange = exchange_of(request)
         deadline = self._generator.deadline(exchange.head)
-        return (await self._generator.answer(served, asked, exchange.headers, deadline)).text
+        headers, caller = exchange.headers, exchange.caller
+        return (await self._generator.answer(served, asked, headers, deadline, caller)).text
 
 
 def _tool(served: Task[Any] | Calculation[Any]) -> Tool:

@@ -17,7 +17,7 @@ from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 from tests.kit.asking import ask_all
 from tests.kit.oracle import faults
-from tests.kit.stack import Stack
+from tests.kit.stack import ENGINE_KEY, Stack
 
 UNSEEN_SEED = 44
 FEW_AND_ALL = [100, pytest.param(1000, marks=pytest.mark.slow)]
@@ -54,7 +54,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 async def decoded(engine_url: str, asked: list[Any], task: Task[Any]) -> list[str]:
     """The answers that an engine's texts make, each decoded whole, under the whole constraint."""
-    async with AsyncOpenAI(base_url=f"{engine_url}/v1", api_key="none", timeout=600) as client:
+    async with AsyncOpenAI(base_url=f"{engine_url}/v1", api_key=ENGINE_KEY, timeout=600) as client:
 
         async def answer(request: Any) -> str:
             question = task.question(request)

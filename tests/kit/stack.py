@@ -17,6 +17,9 @@ from tests.kit.waiting import wait_for
 MARK = "ROUTINE_TEST_STACK"
 
 
+ENGINE_KEY = "the engine's"
+
+
 @dataclass
 class Stack:
     """``make serve`` on its own ports. Every process it starts has ``mark`` in its environment."""
@@ -33,7 +36,7 @@ class Stack:
         """Run ``make target`` in ``folder``, with ``variables`` added to the environment."""
         mark = uuid.uuid4().hex
         environment, url, engine_url = own_ports()
-        environment |= {MARK: mark, **variables}
+        environment |= {MARK: mark, "VLLM_API_KEY": ENGINE_KEY, **variables}
         with log.open("wb") as output:
             process = subprocess.Popen(
                 ["make", target],

@@ -17,6 +17,7 @@ PROCESS = {
     "serving.metrics",
     "serving.terminal",
     "serving.limit",
+    "serving.keys",
 }
 ALLOWED = {
     "serving.language": LANGUAGE,

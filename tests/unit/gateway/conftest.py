@@ -5,7 +5,7 @@ from starlette.testclient import TestClient
 
 from serving.gateway.app import create_app
 from serving.gateway.settings import GatewaySettings
-from tests.unit.gateway.fake_engine import FakeEngine, factory, wait_ready
+from tests.unit.gateway.fake_engine import HERE, FakeEngine, factory, wait_ready
 
 
 @pytest.fixture
@@ -21,6 +21,6 @@ def settings() -> GatewaySettings:
 @pytest.fixture
 def client(engine: FakeEngine, settings: GatewaySettings) -> Iterator[TestClient]:
     app = create_app(settings, factory(engine))
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, HERE, raise_server_exceptions=False) as client:
         wait_ready(client)
         yield client

@@ -17,6 +17,8 @@ from serving.gateway.settings import GatewaySettings
 from serving.tasks.registry import TASKS
 from tests.kit.waiting import wait_for
 
+HERE = "http://127.0.0.1"
+"""Address of the service for a test client."""
 BASE = Model("demo", 1)
 ADAPTERS = [Model(name, 1, "demo", golden(task)) for name, task in TASKS.items()]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.gateway.admission import Admission
+from serving.gateway.admission import Admission, Flow
 from serving.gateway.deadline import Deadline
 from serving.gateway.errors import InvalidRequest, Overloaded
 from serving.gateway.metrics import TASK_POOL, Metrics
@@ -35,7 +35,7 @@ class Desk:
 
     async def _hold(self, name: str, flow: str, seconds: float | None, weight: int) -> None:
         deadline = None if seconds is None else Deadline.after(seconds)
-        async with self.admission.slot(flow, deadline, weight):
+        async with self.admission.slot(Flow(flow), deadline, weight):
             self.entered.append(name)
             await self._go.setdefault(name, asyncio.Event()).wait()
 
@@ -102,7 +102,7 @@ async def test_who_leaves_at_the_moment_of_admission_frees_the_place() -> None:
     desk, go = Desk(), asyncio.Event()
 
     async def hold() -> None:
-        async with desk.admission.slot("rate", Deadline.after(60)):
+        async with desk.admission.slot(Flow("rate"), Deadline.after(60)):
             await go.wait()
         second.cancel()  # it has been let in, and does not know yet
 
@@ -127,7 +127,7 @@ async def test_a_request_that_would_wait_too_long_is_refused_at_once_and_told_ho
         await desk.ask("d")
     assert caught.value.headers["retry-after"] in ("1", "2")
     with pytest.raises(Overloaded) as caught:
-        async with desk.admission.slot("rate", Deadline.after(1)):
+        async with desk.admission.slot(Flow("rate"), Deadline.after(1)):
             pass
     assert 7 <= int(caught.value.headers["retry-after"]) <= 11
     assert desk.outcomes("rate")["rejected"] == 2
@@ -140,9 +140,9 @@ async def test_a_deadline_that_was_never_in_reach_is_the_caller_s_mistake() -> N
     desk.limit.observe("rate", 2.0, is_full=False)
     deadline = Deadline(Deadline.after(1).at, is_callers=True)
     with pytest.raises(InvalidRequest, match="an answer takes at least 2000 ms"):
-        async with desk.admission.slot("rate", deadline):
+        async with desk.admission.slot(Flow("rate"), deadline):
             pass
-    async with desk.admission.slot("rate", Deadline.after(1)):  # the route's own: it is tried
+    async with desk.admission.slot(Flow("rate"), Deadline.after(1)):  # the route's own: it is tried
         pass
 
 
@@ -222,7 +222,7 @@ async def test_turns_are_of_tokens_and_so_is_the_expected_wait() -> None:
     desk = Desk(max_queue_seconds=600)
     for _ in range(50):
         for flow, tokens in (("rate", 10), ("month", 40)):
-            async with desk.admission.slot(flow, Deadline.after(60)) as usage:
+            async with desk.admission.slot(Flow(flow), Deadline.after(60)) as usage:
                 usage.prompt_tokens += tokens
                 usage.completion_tokens += tokens
     for flow in ("rate", "month") * 100:

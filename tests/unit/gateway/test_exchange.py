@@ -6,8 +6,9 @@ from starlette.types import Message
 from serving.gateway.errors import BodyTooLarge
 from serving.gateway.exchange import Exchange
 from serving.gateway.server import Drain
+from serving.gateway.settings import GatewaySettings
 
-LIMIT = 4096
+LIMIT = GatewaySettings(max_body_bytes=4096)
 
 
 class Server:

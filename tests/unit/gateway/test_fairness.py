@@ -12,13 +12,13 @@ COSTS = {"rate": 1.0, "month": 4.0, "other": 0.5}
 PUSHES = st.lists(st.tuples(st.sampled_from(list(COSTS)), st.floats(0.01, 10)), max_size=60)
 
 
-def drain(queue: FairQueue[tuple[str, int]]) -> list[tuple[str, int]]:
+def drain(queue: FairQueue[str, tuple[str, int]]) -> list[tuple[str, int]]:
     return [queue.pop() for _ in range(len(queue))]
 
 
 @given(PUSHES)
 def test_nothing_is_lost_and_each_flow_keeps_its_order(pushes: list[tuple[str, float]]) -> None:
-    queue: FairQueue[tuple[str, int]] = FairQueue()
+    queue: FairQueue[str, tuple[str, int]] = FairQueue()
     for number, (flow, cost) in enumerate(pushes):
         queue.push(flow, (flow, number), cost)
     came = drain(queue)
@@ -33,7 +33,7 @@ def test_nothing_is_lost_and_each_flow_keeps_its_order(pushes: list[tuple[str, f
 def test_who_leaves_changes_nobody_s_order(
     pushes: list[tuple[str, float]], data: st.DataObject
 ) -> None:
-    queue: FairQueue[tuple[str, int]] = FairQueue()
+    queue: FairQueue[str, tuple[str, int]] = FairQueue()
     items = [(flow, number) for number, (flow, _) in enumerate(pushes)]
     for item, (flow, cost) in zip(items, pushes, strict=True):
         queue.push(flow, item, cost)
@@ -47,7 +47,7 @@ def test_who_leaves_changes_nobody_s_order(
 @given(st.lists(st.sampled_from([0.1, 1.0, 4.0, 10.0]), min_size=2, max_size=4))
 def test_flows_that_always_have_more_get_the_same_cost(costs: list[float]) -> None:
     """Within one round, whatever one item of theirs costs; so none starves."""
-    queue: FairQueue[str] = FairQueue()
+    queue: FairQueue[str, str] = FairQueue()
     costs_of = {str(number): cost for number, cost in enumerate(costs)}
     for flow, cost in costs_of.items():
         for _ in range(3):
@@ -62,7 +62,7 @@ def test_flows_that_always_have_more_get_the_same_cost(costs: list[float]) -> No
 
 
 def test_a_flow_that_needs_little_waits_for_no_flood() -> None:
-    queue: FairQueue[str] = FairQueue()
+    queue: FairQueue[str, str] = FairQueue()
     for _ in range(1000):
         queue.push("month", "month", 4.0)
     queue.pop()
@@ -71,7 +71,7 @@ def test_a_flow_that_needs_little_waits_for_no_flood() -> None:
 
 
 def test_an_idle_flow_cannot_save_up() -> None:
-    queue: FairQueue[str] = FairQueue()
+    queue: FairQueue[str, str] = FairQueue()
     for _ in range(100):
         queue.push("rate", "rate", 1.0)
         queue.pop()

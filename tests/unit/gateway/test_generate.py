@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from serving.gateway.access import ANYBODY
 from serving.gateway.admission import Admission
 from serving.gateway.deadline import Deadline
 from serving.gateway.generate import Generator
@@ -29,7 +30,7 @@ async def answer(task: Task[Any], request: Any, values: Mapping[str, Any]) -> st
     readiness = Readiness(engine, GatewaySettings(), Drain(), telemetry.metrics, lambda: None)
     readiness.ready = True
     generator = Generator(engine, admission, readiness, telemetry, timeout_seconds=60)
-    text = (await generator.answer(task, request, {}, Deadline.after(60))).text
+    text = (await generator.answer(task, request, {}, Deadline.after(60), ANYBODY)).text
     (call,) = engine.calls
     assert call.regex and re.fullmatch(call.regex, output.decided(values))
     whole = output.text(values)

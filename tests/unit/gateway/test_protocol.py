@@ -53,7 +53,7 @@ def head(
     lines: str = LENGTH, method: str = "POST", path: str = RATE, version: str = "1.1"
 ) -> bytes:
     return (
-        f"{method} {path} HTTP/{version}\r\nhost: here\r\ncontent-type: application/json\r\n"
+        f"{method} {path} HTTP/{version}\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"{lines}\r\n"
     ).encode()
 

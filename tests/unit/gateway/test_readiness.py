@@ -11,7 +11,7 @@ from serving.gateway import readiness
 from serving.gateway.app import create_app
 from serving.gateway.settings import GatewaySettings
 from tests.kit.bad_requests import GOOD
-from tests.unit.gateway.fake_engine import FakeEngine, factory, wait_ready
+from tests.unit.gateway.fake_engine import HERE, FakeEngine, factory, wait_ready
 
 RATE = "/gen/routine/rate"
 STALL_SECONDS = 0.2
@@ -22,7 +22,7 @@ def watched(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tes
     """A gateway that looks for progress all the time."""
     monkeypatch.setattr(readiness, "QUIET_SECONDS", 0.0)
     settings = GatewaySettings(probe_interval_seconds=0.01, stall_seconds=STALL_SECONDS)
-    with TestClient(create_app(settings, factory(engine))) as client:
+    with TestClient(create_app(settings, factory(engine)), HERE) as client:
         wait_ready(client)
         yield client
 

@@ -16,7 +16,7 @@ from serving.process import StartError
 from serving.tracing import TraceTarget, trace_target
 from tests.kit.bad_requests import GOOD
 from tests.kit.collector import SpanSeen, collector
-from tests.unit.gateway.fake_engine import FakeEngine, completion_body, factory, wait_ready
+from tests.unit.gateway.fake_engine import HERE, FakeEngine, completion_body, factory, wait_ready
 
 RATE = "/gen/routine/rate"
 JSON = {"content-type": "application/json"}
@@ -42,7 +42,7 @@ def test_a_request_is_a_span_within_the_caller_s_trace(
 ) -> None:
     with collector() as seen:
         app = create_app(settings, factory(engine), traces=TraceTarget(seen.url, "http/protobuf"))
-        with TestClient(app, raise_server_exceptions=False) as client:
+        with TestClient(app, HERE, raise_server_exceptions=False) as client:
             wait_ready(client)
             response = client.post(RATE, json=GOOD, headers={"traceparent": CALLER})
             passed_on = engine.calls[-1].headers["traceparent"].split("-")
@@ -80,7 +80,7 @@ def test_a_collector_that_is_away_holds_up_neither_requests_nor_the_end(
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, never answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces"
         away = TraceTarget(url, "http/protobuf")
-        with TestClient(create_app(settings, factory(engine), traces=away)) as client:
+        with TestClient(create_app(settings, factory(engine), traces=away), HERE) as client:
             wait_ready(client)
             for _ in range(3):
                 start = time.monotonic()
