@@ -6,6 +6,7 @@ Without a file of keys anybody may ask, as long as the gateway listens to this m
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -30,6 +31,9 @@ OPEN_FOLDERS = ("/static/", "/static-offline-docs/")
 """What needs no key: how the service is, the pages, and what they are made of."""
 POLL_SECONDS = 1.0
 """Interval of looks at the file of keys."""
+
+_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::\d*)?")
+"""Name or address, and a port."""
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +82,6 @@ class _Window:
         return LimitReached(
             f"the key {self._name!r} may take {self._limit.amount} {self._what} a {unit}",
             await self.seconds(),
-            await self.headers(),
         )
 
 
@@ -96,13 +99,16 @@ class Caller:
         """
 
     @asynccontextmanager
-    async def asking(self) -> AsyncIterator[Mapping[str, str]]:
-        """Count a request as long as the context lasts; yield headers that tell what is left.
+    async def asking(self, told: dict[str, str]) -> AsyncIterator[None]:
+        """Count a request as long as the context lasts.
+
+        Args:
+            told: gets headers that tell what is left.
 
         Raises:
             LimitReached: there are too many.
         """
-        yield {}
+        yield
 
     async def require_tokens(self, waits: bool = False) -> None:
         """Return once the caller may take tokens.
@@ -146,18 +152,18 @@ class KeyHolder(Caller):
             )
 
     @asynccontextmanager
-    async def asking(self) -> AsyncIterator[Mapping[str, str]]:
+    async def asking(self, told: dict[str, str]) -> AsyncIterator[None]:
         most = self.key.requests_at_once
         if most is not None and self._running >= most:
             raise LimitReached(f"the key {self.name!r} may have {most} requests at once", 1.0)
-        if self._requests and not await self._requests.take():
+        is_free = not self._requests or await self._requests.take()
+        for window in self._windows:
+            told |= await window.headers()
+        if self._requests and not is_free:
             raise await self._requests.reached()
         self._running += 1
         try:
-            told: dict[str, str] = {}
-            for window in self._windows:
-                told |= await window.headers()
-            yield told
+            yield
         finally:
             self._running -= 1
 
@@ -269,8 +275,8 @@ class Access:
         """Refuse what a browser was led here to ask: a page of another site may have its name lead
         to this machine (DNS rebinding), and read every answer."""
         host = head.get(b"host").decode("latin-1").lower()
-        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-        if name and name not in self._hosts:
+        found = _HOST.fullmatch(host)
+        if host and not (found and found[1].strip("[]") in self._hosts):
             raise Forbidden(
                 f"host is {host[:80]!r}; without API keys it must be one of "
                 f"{', '.join(self._hosts)}: set GATEWAY_KEYS, or ALLOW_ANONYMOUS=yes"

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -95,14 +96,9 @@ def create_app(
         await engine.close()
         await telemetry.close()
 
-    pages = {} if settings.pages else dict.fromkeys(("docs_url", "redoc_url", "openapi_url"))
-    app = FastAPIOffline(
-        title=TITLE,
-        description=DESCRIPTION,
-        version="1",
-        lifespan=lifespan,
-        redirect_slashes=False,
-        **pages,
+    make = FastAPIOffline if settings.pages else partial(FastAPI, openapi_url=None)
+    app = make(
+        title=TITLE, description=DESCRIPTION, version="1", lifespan=lifespan, redirect_slashes=False
     )
     # Of FastAPI's own layers only the one that its API page needs: RequestMiddleware does what the
     # others do, which take 4 % of a request.

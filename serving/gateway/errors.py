@@ -134,19 +134,13 @@ class TooManyConnections(ClientError):
 
 
 class LimitReached(ClientError):
-    """The caller's own limit; ``seconds`` until it is not, and headers that tell of it."""
+    """The caller's own limit; ``seconds`` until it is not."""
 
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
 
-    def __init__(
-        self, message: str, seconds: float, told: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, message: str, seconds: float) -> None:
         super().__init__(message)
-        self.retry_after_seconds, self._told = max(1, math.ceil(seconds)), told or {}
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {**super().headers, **self._told}
+        self.retry_after_seconds = max(1, math.ceil(seconds))
 
 
 class UnsupportedMediaType(ClientError):

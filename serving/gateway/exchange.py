@@ -3,7 +3,7 @@
 import asyncio
 import codecs
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from opentelemetry.trace import Span
@@ -53,7 +53,7 @@ class Exchange:
         ``trace`` is called."""
         self.caller = ANYBODY
         """Who asks, once it is known."""
-        self.limits: Mapping[str, str] = {}
+        self.limits: dict[str, str] = {}
         """Headers of the answer that tell what the caller's limits leave."""
         self.error: GatewayError | None = None
         """The error that occurred before or during the response."""

@@ -80,7 +80,7 @@ class RequestMiddleware:
         """Run the application and handle errors; a client disconnect ends the request."""
         try:
             exchange.caller = caller = self._access.at_door(scope, exchange.head)
-            async with caller.asking() as exchange.limits:
+            async with caller.asking(exchange.limits):
                 await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if not exchange.has_left:

@@ -24,7 +24,8 @@ class Running:
         settings = settings.model_copy(update={"host": "127.0.0.1", "port": self.port})
         app = create_app(settings, factory(self.engine), drain=drain)
         self.server = Server(app, drain, settings)
-        self.url = f"http://127.0.0.1:{self.port}"
+        scheme = "https" if settings.tls_certificate else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
 
     async def status(self, session: aiohttp.ClientSession, path: str) -> tuple[int, str | None]:
         """Status, and what is to become of the connection."""
@@ -42,7 +43,8 @@ async def running(
     """Yield a server that is ready; wait until something else has stopped it."""
     found = Running(settings)
     found.ended = asyncio.create_task(found.server.serve())
-    async with aiohttp.ClientSession(found.url) as session:
+    any_certificate = aiohttp.TCPConnector(ssl=False)
+    async with aiohttp.ClientSession(found.url, connector=any_certificate) as session:
         for _ in range(500):
             await asyncio.sleep(0.01)
             if found.server.started and (await found.status(session, "/readyz"))[0] == 200:

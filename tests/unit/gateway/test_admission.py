@@ -28,14 +28,19 @@ class Desk:
         self._go: dict[str, asyncio.Event] = {}
 
     def ask(
-        self, name: str, flow: str = "rate", seconds: float | None = 60, weight: int = 1
+        self,
+        name: str,
+        flow: str = "rate",
+        seconds: float | None = 60,
+        weight: int = 1,
+        key: str = "",
     ) -> asyncio.Task[None]:
         """A request that holds its place until ``go(name)``."""
-        return asyncio.create_task(self._hold(name, flow, seconds, weight))
+        return asyncio.create_task(self._hold(name, Flow(flow, key), seconds, weight))
 
-    async def _hold(self, name: str, flow: str, seconds: float | None, weight: int) -> None:
+    async def _hold(self, name: str, flow: Flow, seconds: float | None, weight: int) -> None:
         deadline = None if seconds is None else Deadline.after(seconds)
-        async with self.admission.slot(Flow(flow), deadline, weight):
+        async with self.admission.slot(flow, deadline, weight):
             self.entered.append(name)
             await self._go.setdefault(name, asyncio.Event()).wait()
 
@@ -238,3 +243,18 @@ async def test_turns_are_of_tokens_and_so_is_the_expected_wait() -> None:
     assert months == pytest.approx(4, abs=1)  # of 21: each costs as much as four rates
     for task in tasks:
         task.cancel()
+
+
+async def test_keys_take_turns_whatever_the_others_ask() -> None:
+    desk = Desk()
+    held = desk.ask("first")
+    await settle()
+    asked = [desk.ask(f"flood {number}", key="flood") for number in range(50)]
+    asked += [desk.ask(f"calm {number}", key="calm") for number in range(2)]
+    await settle()
+    for name in ("first", *(f"flood {n}" for n in range(50)), "calm 0", "calm 1"):
+        desk.go(name)
+    await asyncio.gather(held, *asked)
+    assert max(map(desk.entered.index, ("calm 0", "calm 1"))) <= 5
+    flood = [name for name in desk.entered if name.startswith("flood")]
+    assert flood == [f"flood {number}" for number in range(50)], "within a flow, order"

@@ -110,11 +110,96 @@ WAYS = {
 CLOSES = ("closes", "HTTP/1.0")
 
 
+SHORT = GatewaySettings(request_seconds=0.3, keep_alive_seconds=5)
+"""Little time for a request to come."""
+SLOW: dict[str, tuple[int | None, list[bytes]]] = {
+    "nothing": (None, []),
+    "a part of a head": (408, [head()[:30]]),
+    "a head, byte by byte": (408, [bytes([byte]) for byte in head()]),
+    "a part of a body": (408, [head(), BODY[:5]]),
+    "a body, byte by byte": (408, [head(), *(bytes([byte]) for byte in BODY[:-1])]),
+    "a chunked body without end": (408, [head(CHUNKED), b"5\r\n" + BODY[:5] + b"\r\n"]),
+    "a part of a second head": (408, [head(method="GET", path="/healthz", lines=""), b"GET /"]),
+}
+
+
+@pytest.mark.parametrize("what", SLOW)
+async def test_a_request_has_to_come_in_time(what: str) -> None:
+    status, parts = SLOW[what]
+    async with connected(SHORT) as (found, connection, session):
+        sending = asyncio.create_task(connection.send(*parts))
+        if what == "a part of a second head":
+            assert (await connection.answer())[0] == 200
+        if status:
+            told, _, body = await connection.answer()
+            assert (told, json.loads(body)["error"]["code"]) == (408, "request_timeout")
+        else:
+            assert await asyncio.wait_for(connection.reader.read(), 1) == b""
+        sending.cancel()
+        assert await found.status(session, RATE) == (200, None)
+
+
+async def test_a_body_that_nobody_waits_for_ends_its_connection() -> None:
+    async with connected(SHORT) as (_, connection, _):
+        await connection.send(head(path="/nothing") + BODY[:5])
+        assert (await connection.answer())[0] == 404
+        assert await asyncio.wait_for(connection.reader.read(), 3) == b""
+
+
+async def test_an_answer_takes_its_time() -> None:
+    async with connected(SHORT) as (found, connection, _):
+        found.engine.gate = asyncio.Event()
+        await connection.send(head() + BODY)
+        await asyncio.sleep(1)
+        found.engine.gate.set()
+        assert (await connection.answer())[0] == 200
+        await asyncio.sleep(0.5)  # idle: keep_alive_seconds
+        await connection.send(head() + BODY)
+        assert (await connection.answer())[0] == 200
+
+
+async def test_who_does_not_read_is_left() -> None:
+    async with connected(SHORT) as (found, connection, session):
+        found.engine.content_type = "text/event-stream"
+        found.engine.chunks = [b"data: " + b"a" * 2**20 + b"\n\n"] * 64
+        asked = json.dumps({"model": "demo", "prompt": "a"}).encode()
+        length = f"content-length: {len(asked)}\r\n"
+        connection.reader._limit = 1  # type: ignore[attr-defined]  # it stops reading
+        await connection.send(head(length, path="/v1/completions") + asked)
+        await asyncio.sleep(1)
+        counts = await asyncio.to_thread(scrape, found.url)
+        places = counts["routine_in_flight_requests", (("pool", "completions"),)]
+        assert places == 0, "its place is still taken"
+        assert await found.status(session, RATE) == (200, None)
+
+
+@pytest.mark.parametrize("limit", ["max_connections", "max_connections_per_client"])
+async def test_connections_have_a_limit(limit: str) -> None:
+    settings = FULL.model_copy(update={limit: 3})
+    async with connected(settings) as (found, connection, session):
+        await connection.send(head() + BODY)  # the second: the session has one
+        assert (await connection.answer())[0] == 200
+        others = [await asyncio.open_connection("127.0.0.1", found.port) for _ in range(4)]
+        for reader, _ in others[1:]:
+            told = await asyncio.wait_for(reader.read(), 2)
+            assert told.startswith(b"HTTP/1.1 429 ")
+            assert b"too_many_connections" in told
+        assert await found.status(session, RATE) == (200, None)
+        for _, writer in others:
+            writer.close()
+        await asyncio.sleep(0.1)
+        await connection.send(head() + BODY)
+        assert (await connection.answer())[0] == 200
+        async with aiohttp.ClientSession() as again, again.get(f"{found.url}/healthz") as answer:
+            assert answer.status == 200
+
+
 TOO_LONG = {
     "a URL": (414, [head(path=f"{RATE}?{'a' * 10_000}") + BODY]),
     "a URL of many queries": (414, [head(path=f"{RATE}?{'a=b&' * 3000}") + BODY]),
     "a header": (431, [head(f"{LENGTH}cookie: {'a' * 70_000}\r\n") + BODY]),
     "many headers": (431, [head(LENGTH + "".join(f"a{n}: b\r\n" for n in range(20_000))) + BODY]),
+    "more headers than anyone sends": (431, [head(LENGTH + "a: b\r\n" * 101) + BODY]),
     "a URL without end": (414, [b"GET /", *[b"a" * 5000] * 2]),
     "a header without end": (431, [b"GET / HTTP/1.1\r\na: ", *[b"a" * 9000] * 8]),
     "headers without end": (431, [b"GET / HTTP/1.1\r\n", *[b"a: b\r\n" * 1500] * 8]),
