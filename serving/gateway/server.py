@@ -25,6 +25,12 @@ from serving.process import StartError, file_version
 LINGER_SECONDS = 0.5
 """Duration of step 1, and the least of step 2."""
 POLL_SECONDS = 0.05
+SECURITY_HEADERS = [
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+]
+"""Of every answer; browsers heed them."""
 CERTIFICATE_TICKS = 50
 """Interval of looks at the certificate, in ticks of uvicorn's (0.1 s)."""
 
@@ -62,6 +68,8 @@ class Server(uvicorn.Server):
             ws="none",
             access_log=False,
             proxy_headers=False,
+            server_header=False,
+            headers=SECURITY_HEADERS,
             timeout_keep_alive=settings.keep_alive_seconds,
             log_config=None,
             timeout_graceful_shutdown=1,  # what was to be waited for has been

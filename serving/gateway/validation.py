@@ -1,6 +1,7 @@
 """Parse request bodies; errors name the field and its valid values."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -21,9 +22,25 @@ def validated(request: type[Request], body: bytes) -> Request:
         ClientError: MalformedBody or InvalidRequest, for the first problem found.
     """
     try:
-        return request.model_validate_json(body)
+        found = request.model_validate_json(body)
     except ValidationError as error:
         raise _client_error(error.errors(include_url=False)[0], request) from error
+    json.loads(body, object_pairs_hook=_distinct)
+    return found
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's fields. Of one that comes twice, parsers take the first or the last, so
+    that what was checked need not be what is used.
+
+    Raises:
+        MalformedBody: one comes twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise MalformedBody(f"{_shown(twice)} comes twice in one object")
+    return found
 
 
 def _client_error(first: ErrorDetails, request: type[BaseModel]) -> ClientError:

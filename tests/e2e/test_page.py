@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from deploy.browser import WEIGHTS, chromium, fill, submit
 from loadtests.service import own_ports, served
-from serving.gateway.errors import Overloaded
+from serving.gateway.errors import Overloaded, Unauthorized
 from serving.process import StartError
 from serving.tasks.profile import EXPERIENCE, LIFTS, PURPOSE
 from tests.kit.stack import Stack
@@ -232,6 +232,36 @@ def test_an_engine_that_is_down_is_told(browser: Browser, tmp_path: Path) -> Non
         submit(page)
         expect(page.locator("#problem")).to_contain_text("다시 시도하세요")
         page.close()
+
+
+def test_a_service_that_asks_for_a_key_is_given_it(page: Page) -> None:
+    held = {"authorization": "Bearer routine-mine"}
+
+    def guard(route: Route) -> None:
+        if route.request.headers.get("authorization") == held["authorization"]:
+            route.continue_()
+            return
+        headers, body = Unauthorized("there is no such API key").response()
+        sent = {name.decode(): value.decode() for name, value in headers}
+        route.fulfill(status=401, headers=sent, body=body)
+
+    page.route("**/gen/**", guard)
+    key = page.locator("#key input")
+    expect(key).to_be_hidden()
+    fill(page)
+    submit(page)
+    expect(page.locator("#problem")).to_contain_text("there is no such API key")
+    expect(key).to_be_focused()
+    assert findings(page) == []
+    key.fill("routine-mine")
+    key.press("Enter")
+    expect(page.locator("#plan")).to_be_visible(timeout=30_000)
+    page.locator("#curl").click()
+    expect(page.locator("#snippet")).to_contain_text("Bearer $ROUTINE531_KEY")
+    expect(page.locator("#snippet")).not_to_contain_text("routine-mine")
+    assert "routine-mine" not in str(page.evaluate("({...localStorage})"))
+    page.reload()
+    expect(key).to_have_value("routine-mine")
 
 
 def test_overload_and_an_unreachable_service_are_told(page: Page) -> None:

@@ -8,6 +8,9 @@ export class Problem extends Error {
   }
 }
 
+// The API key, where the service asks for one.
+export const session = { key: "" };
+
 export const address = (path) => new URL(path, document.baseURI).href;
 
 export async function ask(path, body, accept = "application/json") {
@@ -15,7 +18,11 @@ export async function ask(path, body, accept = "application/json") {
   try {
     response = await fetch(address(path), {
       method: "POST",
-      headers: { "content-type": "application/json", accept },
+      headers: {
+        "content-type": "application/json",
+        accept,
+        ...(session.key && { authorization: `Bearer ${session.key}` }),
+      },
       body: JSON.stringify(body),
     });
   } catch (error) {

@@ -1,6 +1,6 @@
 // The page: a profile in, a month out, and the next month after it.
 
-import { Problem, address, ask } from "./api.js";
+import { Problem, address, ask, session } from "./api.js";
 import { el, find, findAll } from "./dom.js";
 import * as plan from "./plan.js";
 import { GENDERS, LANGUAGES, LIFTS } from "./words.js";
@@ -8,6 +8,7 @@ import { GENDERS, LANGUAGES, LIFTS } from "./words.js";
 const MONTH = "gen/routine/month";
 const NEXT = "gen/routine/next";
 const STORE = "routine";
+const NO_KEY = 401;
 const EPLEY_REPETITIONS = 30; // 1RM = weight × (1 + repetitions / 30)
 const MOST_REPETITIONS = 12; // with more, the formula estimates too much
 
@@ -115,6 +116,26 @@ function recall() {
   }
 }
 
+// The key only until the tab is closed. Its field has no name, so that it is not remembered above.
+function rememberKey() {
+  session.key = find("#key input").value.trim();
+  try {
+    sessionStorage.setItem(STORE, session.key);
+  } catch {
+    // storage is switched off
+  }
+}
+
+function recallKey() {
+  try {
+    session.key = sessionStorage.getItem(STORE) ?? "";
+  } catch {
+    return;
+  }
+  find("#key input").value = session.key;
+  find("#key").hidden = !session.key;
+}
+
 // ------------------------------------------------------------------ answers
 
 function clearProblems() {
@@ -127,6 +148,10 @@ function clearProblems() {
 }
 
 function showProblem(problem, place) {
+  if (problem.status === NO_KEY) {
+    find("#key").hidden = false;
+    find("#key input").focus();
+  }
   const name = problem.parameter ?? "";
   const input = place.elements[name] ?? place.elements[name.split(".")[0]]; // one plate of several
   if (input) {
@@ -146,6 +171,7 @@ function showProblem(problem, place) {
 
 function summary({ status, message, retryAfter }) {
   if (status === 0) return words().unreachable;
+  if (status === NO_KEY) return words().needsKey + message;
   if (retryAfter) return words().busy(retryAfter);
   return words().failed + message;
 }
@@ -232,11 +258,17 @@ async function copy(text) {
   find("#status").textContent = navigator.clipboard ? words().copied : "";
 }
 
+// The key itself is not copied.
 const asCurl = () =>
-  `curl ${address(MONTH)} -H 'content-type: application/json' -d '${JSON.stringify(complete())}'`;
+  `curl ${address(MONTH)} -H 'content-type: application/json' ` +
+  (session.key && `-H "authorization: Bearer $ROUTINE531_KEY" `) +
+  `-d '${JSON.stringify(complete())}'`;
 const asPython = () =>
+  (session.key && "import os\n\n") +
   `import httpx\n\nrequest = ${JSON.stringify(complete())}\n` +
-  `print(httpx.post("${address(MONTH)}", json=request, timeout=60).json())\n`;
+  (session.key && `headers = {"authorization": f"Bearer {os.environ['ROUTINE531_KEY']}"}\n`) +
+  `answer = httpx.post("${address(MONTH)}", json=request, ${session.key && "headers=headers, "}timeout=60)\n` +
+  "print(answer.json())\n";
 
 // ------------------------------------------------------------------ start
 
@@ -254,10 +286,12 @@ function onSubmit(selector, place, work) {
 function start() {
   buildLifts();
   const fields = recall();
+  recallKey();
   drawForm();
   for (const [name, value] of Object.entries(fields)) if (form[name]) form[name].value = value;
   drawEstimates();
   on("#profile", "input", () => (drawEstimates(), remember()));
+  on("#key", "input", rememberKey);
   onSubmit("#profile", form, makePlan);
   onSubmit("#next", find("#next"), makeNext);
   onSubmit("#calendar", find("#calendar"), downloadCalendar);
