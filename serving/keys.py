@@ -124,9 +124,9 @@ def _changed(path: Path) -> Iterator[list[Key]]:
             yield keys
             text = Keys(keys=keys).model_dump_json(indent=2, exclude_none=True) + "\n"
             with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-                file.write(text)  # readable by its owner alone
-            if path.exists():
-                Path(file.name).chmod(path.stat().st_mode & 0o777)
+                file.write(text)
+            # All may read a new file: it has hashes alone, and containers run as someone else.
+            Path(file.name).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
             Path(file.name).replace(path)
         finally:
             os.close(folder)

@@ -35,6 +35,8 @@ class MonitorSettings(BaseSettings):
 
     port: int = Field(default=8000, ge=1, le=65535)
     """Port of the gateway."""
+    gateway_metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of the gateway's metrics; 0 if it is the same."""
     engine_port: int = Field(default=8001, ge=1, le=65535)
     """Port of the engine."""
     prometheus_port: int = Field(default=9090, ge=1, le=65535)
@@ -140,7 +142,8 @@ def main() -> None:
         binary, settings = tool("prometheus"), load(MonitorSettings)
         check_port("127.0.0.1", settings.prometheus_port, "PROMETHEUS_PORT")
         data.mkdir(exist_ok=True)
-        gateway, engine = (f"127.0.0.1:{p}" for p in (settings.port, settings.engine_port))
+        ports = (settings.gateway_metrics_port or settings.port, settings.engine_port)
+        gateway, engine = (f"127.0.0.1:{port}" for port in ports)
         config = configuration(data, {"gateway": gateway, "engine": engine}, 5)
     except StartError as error:
         sys.exit(f"monitor: {error}")

@@ -81,8 +81,10 @@ def ports(
 ) -> Iterator[tuple[str, str]]:
     """The gateway's and the engine's, running; at SIGTERM both end by themselves."""
     port, engine_port = str(free_port()), str(free_port())
-    of_engine = {"ENGINE_PORT": engine_port, **MODEL}
-    of_gateway = {"PORT": port, "ENGINE_URL": f"http://127.0.0.1:{engine_port}"}
+    secret = {"VLLM_API_KEY": "secret"}
+    of_engine = {"ENGINE_PORT": engine_port, **MODEL, **secret}
+    of_gateway = {"PORT": port, "ENGINE_URL": f"http://127.0.0.1:{engine_port}", **secret}
+    of_gateway["ALLOW_ANONYMOUS"] = "yes"
     logs = tmp_path_factory.mktemp("logs")
     with (
         engine.served(f"http://127.0.0.1:{engine_port}/health", logs / "e", **of_engine) as one,
@@ -123,8 +125,17 @@ def test_the_load_test_s_image_loads(ports: tuple[str, str], tmp_path: Path) -> 
     assert "/gen/routine/rate" in said
 
 
-def test_a_model_that_is_not_there_is_one_line(engine: Image) -> None:
+def test_an_image_asks_for_its_secrets(engine: Image, gateway: Image) -> None:
     code, said = engine.run(engine.stage.entrypoint)
+    assert (code, said.count("\n")) == (1, 1)
+    assert "set VLLM_API_KEY to a secret" in said
+    code, said = gateway.run(gateway.stage.entrypoint)
+    assert (code, said.count("\n")) == (1, 1)
+    assert "set GATEWAY_KEYS" in said
+
+
+def test_a_model_that_is_not_there_is_one_line(engine: Image) -> None:
+    code, said = engine.run(engine.stage.entrypoint, VLLM_API_KEY="secret")
     assert (code, said) == (1, "engine: /models/adapters/lock.json is missing. ADAPTERS must name "
                                "a folder that finetune.export wrote\n")  # fmt: skip
 

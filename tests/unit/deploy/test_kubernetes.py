@@ -125,7 +125,7 @@ def test_services_set_no_variables(resources: list[Resource], part: str) -> None
     assert pod(resources, part)["enableServiceLinks"] is False
     settings = {
         "engine": {name.upper() for name in EngineSettings.model_fields} | {"HF_TOKEN"},
-        "gateway": {"ENGINE_URL"}
+        "gateway": {"ENGINE_URL", "VLLM_API_KEY"}
         | {f"GATEWAY_{name.upper()}" for name in GatewaySettings.model_fields},
     }
     assert {v["name"] for v in container(resources, part)["env"]} <= settings[part]
@@ -206,12 +206,11 @@ def test_scaling_follows_metrics_that_exist(resources: list[Resource]) -> None:
 
 
 def test_prometheus_finds_both(resources: list[Resource]) -> None:
-    monitor = named(resources, "ServiceMonitor", "routine")["spec"]
-    (choice,) = monitor["selector"]["matchExpressions"]
-    (endpoint,) = monitor["endpoints"]
     for part in PARTS:
-        service = named(resources, "Service", part)
-        assert service["metadata"]["labels"][choice["key"]] in choice["values"]
+        monitor, service = (named(resources, kind, part) for kind in ("ServiceMonitor", "Service"))
+        monitor = monitor["spec"]
+        (endpoint,) = monitor["endpoints"]
+        assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
         assert service["metadata"]["labels"][monitor["jobLabel"]] == part  # the rules' job
         assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
 
@@ -219,8 +218,20 @@ def test_prometheus_finds_both(resources: list[Resource]) -> None:
 def test_secrets_are_named_not_told(resources: list[Resource]) -> None:
     told = [v for part in PARTS for v in container(resources, part)["env"]]
     secret = [v for v in told if re.search("TOKEN|KEY|PASSWORD|SECRET", v["name"])]
-    assert [v["name"] for v in secret] == ["HF_TOKEN"]
-    assert all("value" not in v and v["valueFrom"]["secretKeyRef"] for v in secret)
+    assert sorted(v["name"] for v in secret if "valueFrom" in v) == [
+        "HF_TOKEN",
+        "VLLM_API_KEY",
+        "VLLM_API_KEY",
+    ]
+    (file,) = [v for v in secret if "value" in v]
+    assert file["name"] == "GATEWAY_KEYS"
+    (mount,) = [
+        m
+        for m in container(resources, "gateway")["volumeMounts"]
+        if file["value"].startswith(m["mountPath"] + "/")
+    ]
+    volumes = {volume["name"]: volume for volume in pod(resources, "gateway")["volumes"]}
+    assert mount["readOnly"] and "secret" in volumes[mount["name"]]
 
 
 def test_images_are_those_of_compose(resources: list[Resource]) -> None:
