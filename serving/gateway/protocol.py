@@ -99,7 +99,11 @@ class Protocol(HttpToolsProtocol):
     _is_offer = False
     """Whether the request that is being read offers another protocol."""
     _has_ended = False
-    """Whether the last answer was sent; what still comes is discarded."""
+    """Whether nothing more is read; what still comes is discarded."""
+    _last_error: GatewayError | None = None
+    """What is still to be answered then."""
+    _unanswered = 0
+    """Requests that have reached the application and are not answered."""
     _reads_head, _head_bytes = False, 0
     """Whether a head is being read, and how much of it has come."""
     _refusal: _Refusal | None = None
@@ -139,9 +143,9 @@ class Protocol(HttpToolsProtocol):
         self._limit = self.loop.call_later(self._room.seconds, self._has_waited)
 
     def _has_waited(self) -> None:
-        if self._is_answering() and not self._reads_head:  # it waits for the body by itself
+        if self._is_answering():  # who answers waits for the body by itself
             self._wait_for_request()
-        elif self._reads_head and not self._is_answering():
+        elif self._reads_head:
             self._end(RequestTimeout(f"no request within {self._room.seconds:g} s"))
         else:
             self.transport.close()
@@ -204,6 +208,7 @@ class Protocol(HttpToolsProtocol):
         self._refusal = self._refused()
         if not self._refusal:
             super().on_headers_complete()
+            self._unanswered += 1
 
     def on_body(self, body: bytes) -> None:
         if not self._refusal:
@@ -218,7 +223,7 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._send(self._refusal)
-        self.on_response_complete()
+        super().on_response_complete()
 
     def _refused(self) -> _Refusal | None:
         """Return why a request is refused, if it is because others wait. What is rare, and all
@@ -252,10 +257,31 @@ class Protocol(HttpToolsProtocol):
         )
 
     def _end(self, error: GatewayError) -> None:
-        """Answer what cannot be read any further, and close the connection: our side at once, all
-        of it when the client has closed its own. Data that came after a close would reset it, and
-        the answer be lost."""
-        self._has_ended = True
+        """Answer what cannot be read any further, once what came before it has been answered."""
+        self._has_ended, last = True, self.cycle
+        if self._is_answering() and last.more_body:  # the error is in its body, and is its answer
+            if self.pipeline and self.pipeline[0][0] is last:
+                self.pipeline.popleft()
+            last.disconnected = True
+            last.message_event.set()
+            self._unanswered -= 1
+        if self._unanswered:
+            self._last_error = error
+        else:
+            self._close(error)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._unanswered -= 1
+        if self._last_error and not self._unanswered:
+            self._close(self._last_error)
+
+    def _close(self, error: GatewayError) -> None:
+        """Send a last answer and close the connection: our side at once, all of it when the client
+        has closed its own. Data that came after a close would reset it, and the answer be lost."""
+        self._last_error = None
+        if self.transport.is_closing():
+            return
         self._send(_Refusal(error, Head([]), time.perf_counter()), closes=True)
         if self.transport.can_write_eof():  # not with TLS, which says so itself
             self.transport.write_eof()

@@ -146,15 +146,17 @@ async def test_a_body_that_nobody_waits_for_ends_its_connection() -> None:
         assert await asyncio.wait_for(connection.reader.read(), 3) == b""
 
 
-async def test_an_answer_takes_its_time() -> None:
+@pytest.mark.parametrize("more", [b"", head()[:20]], ids=["alone", "with a part of another"])
+async def test_an_answer_takes_its_time(more: bytes) -> None:
     async with connected(SHORT) as (found, connection, _):
         found.engine.gate = asyncio.Event()
-        await connection.send(head() + BODY)
+        await connection.send(head() + BODY + more)
         await asyncio.sleep(1)
         found.engine.gate.set()
         assert (await connection.answer())[0] == 200
-        await asyncio.sleep(0.5)  # idle: keep_alive_seconds
-        await connection.send(head() + BODY)
+        if not more:
+            await asyncio.sleep(0.5)  # idle: keep_alive_seconds
+        await connection.send((head() + BODY)[len(more) :])
         assert (await connection.answer())[0] == 200
 
 
@@ -251,6 +253,36 @@ async def test_what_is_not_http_gets_the_common_error(sent: bytes) -> None:
         assert json.loads(body)["error"]["code"] == "invalid_http"
         assert await connection.reader.read() == b""
         assert await found.status(session, RATE) == (200, None)
+
+
+HEALTH = head(method="GET", path="/healthz", lines="")
+BROKEN = {
+    "a second request": ([200, 400], [head() + BODY + b"junk\r\n\r\n"]),
+    "a second request, later": ([200, 400], [head() + BODY, b"junk\r\n\r\n"]),
+    "a fourth request": ([200, 200, 200, 400], [HEALTH + (head() + BODY) * 2 + b"junk\r\n\r\n"]),
+    "a body": ([400], [head(CHUNKED) + b"5\r\n" + BODY[:5] + b"\r\nx\r\n"]),
+    "a body, later": ([400], [head(CHUNKED), b"5\r\n" + BODY[:5] + b"\r\n", b"x\r\n"]),
+    "a second body": ([200, 400], [head() + BODY + head(CHUNKED) + b"x\r\n"]),
+    "a third body": ([200, 200, 400], [(head() + BODY) * 2 + head(CHUNKED), b"x\r\n"]),
+    "a long second head": ([200, 431], [head() + BODY + head(f"a: {'b' * 70_000}\r\n")]),
+    "after a close": ([200], [head(f"{LENGTH}connection: close\r\n") + BODY + b"junk\r\n\r\n"]),
+}
+
+
+@pytest.mark.parametrize(("statuses", "parts"), BROKEN.values(), ids=BROKEN)
+async def test_what_is_broken_does_not_harm_what_came_before_it(
+    statuses: list[int], parts: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = GatewaySettings(keep_alive_seconds=1)
+    async with connected(settings) as (found, connection, session):
+        found.engine.gate = asyncio.Event()
+        await connection.send(*parts)
+        await asyncio.sleep(0.1)
+        found.engine.gate.set()
+        assert [(await connection.answer())[0] for _ in statuses] == statuses
+        assert await asyncio.wait_for(connection.reader.read(), 5) == b""
+        assert await found.status(session, RATE) == (200, None)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("way", WAYS)
