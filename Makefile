@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor check unit test test-slow coverage lint environment prometheus browser documents dashboard-preview page-preview dataset demo-model adapters adapters-of-demo adapters-of-polyglot adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload bench-batch lock clean
+.PHONY: help serve serve-cluster monitor check unit test test-slow fuzz coverage lint environment prometheus browser documents dashboard-preview page-preview dataset demo-model adapters adapters-of-demo adapters-of-polyglot adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload bench-batch lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,11 @@ test: check $(VENV)/.prometheus $(VENV)/.chromium $(VENV)/.clients ## everything
 
 test-slow: $(VENV)/.installed ## what takes longest: 1,000 answers of each task, byte for byte those of plain decoding
 	@$(PYTEST) -m slow
+
+fuzz: $(VENV)/.clients ## a hundred thousand broken requests, and more of what schemathesis and hypothesis try (20 minutes)
+	@FUZZ_CASES=100000 FUZZ_EXAMPLES=1000 $(PYTEST) -s tests/e2e/test_fuzz.py \
+		"tests/e2e/test_clients.py::test_schemathesis_finds_nothing" --timeout 3600
+	@$(PYTEST) tests/unit --hypothesis-profile fuzz -k "$(shell grep -rlE '^@given' tests/unit | xargs -n1 basename | sed 's/.py//; s/$$/ or/' | tr '\n' ' ') nothing" --timeout 3600
 
 coverage: $(VENV)/.installed ## lines and branches of serving that unit and process tests run; fails below 95 %
 	@$(PYTEST) tests/unit tests/process --cov

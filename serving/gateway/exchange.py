@@ -15,7 +15,6 @@ from serving.gateway.errors import (
     CLIENT_LEFT,
     BodyTooLarge,
     GatewayError,
-    RequestTimeout,
     UnsupportedMediaType,
 )
 from serving.gateway.head import (
@@ -90,7 +89,7 @@ class Exchange:
         Raises:
             UnsupportedMediaType: the content type is another, or the body is compressed.
             BodyTooLarge: the body is longer.
-            RequestTimeout: it does not come in time.
+            CancelledError: the client has left.
         """
         kind, most = self.head.content_type, max_bytes or self._settings.max_body_bytes
         if kind.decode("latin-1") not in kinds:
@@ -100,28 +99,20 @@ class Exchange:
             shown = repr(encoding[:80].decode("latin-1"))
             raise UnsupportedMediaType(f"content-encoding is {shown}; send the body uncompressed")
         length, body = self.head.length, bytearray()
-        if length <= most:
-            body += await self._read()  # of most requests, all
-            if self._has_more:
-                await self._read_on(body, most)
+        while self._has_more and max(length, len(body)) <= most:
+            body += await self._read()
+            if self.has_left:
+                raise asyncio.CancelledError
         if max(length, len(body)) > most:
             raise BodyTooLarge(f"the body may have at most {most} bytes")
         self._watcher = asyncio.create_task(self._watch())
         return bytes(body.removeprefix(codecs.BOM_UTF8))
 
-    async def _read_on(self, body: bytearray, most: int) -> None:
-        """Read the rest of the body, or more than ``most`` bytes."""
-        seconds = self._settings.request_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                while self._has_more and len(body) <= most:
-                    body += await self._read()
-        except TimeoutError as error:
-            raise RequestTimeout(f"the body did not come within {seconds:g} s") from error
-
     async def _read(self) -> bytes:
         """Return the next part of the body."""
         message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._left.set()
         self._has_more = message.get("more_body", False)
         part: bytes = message.get("body", b"")
         return part

@@ -51,6 +51,8 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self._settings, self._drain)
+        if b"range" in exchange.head:  # may be ignored (section 14.2)
+            scope = {**scope, "headers": [h for h in scope["headers"] if h[0] != b"range"]}
         if scope["method"] == "HEAD":  # answered as GET (RFC 9110, section 9.3.2) ...
             scope = {**scope, "method": "GET"}  # ... and the server drops the body
         scope["exchange"] = exchange

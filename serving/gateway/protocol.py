@@ -16,10 +16,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from serving.gateway.errors import (
     GatewayError,
@@ -104,6 +108,8 @@ class Protocol(HttpToolsProtocol):
     """What is still to be answered then."""
     _unanswered = 0
     """Requests that have reached the application and are not answered."""
+    _running: RequestResponseCycle | None = None
+    """The one that is being answered, or was last."""
     _reads_head, _head_bytes = False, 0
     """Whether a head is being read, and how much of it has come."""
     _refusal: _Refusal | None = None
@@ -121,8 +127,15 @@ class Protocol(HttpToolsProtocol):
         else:
             self._end(TooManyConnections("there are too many connections; try again later"))
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, app)
+        self._running = cycle
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.pipeline.clear()
+        if self._running:  # uvicorn tells the newest alone
+            _abandon(self._running)
         self._room.leave(self._address)
         for timer in (self._limit, self._reading):
             if timer:
@@ -143,9 +156,7 @@ class Protocol(HttpToolsProtocol):
         self._limit = self.loop.call_later(self._room.seconds, self._has_waited)
 
     def _has_waited(self) -> None:
-        if self._is_answering():  # who answers waits for the body by itself
-            self._wait_for_request()
-        elif self._reads_head:
+        if self._reads_head or self._is_answering():
             self._end(RequestTimeout(f"no request within {self._room.seconds:g} s"))
         else:
             self.transport.close()
@@ -262,8 +273,7 @@ class Protocol(HttpToolsProtocol):
         if self._is_answering() and last.more_body:  # the error is in its body, and is its answer
             if self.pipeline and self.pipeline[0][0] is last:
                 self.pipeline.popleft()
-            last.disconnected = True
-            last.message_event.set()
+            _abandon(last)
             self._unanswered -= 1
         if self._unanswered:
             self._last_error = error
@@ -298,6 +308,12 @@ class Protocol(HttpToolsProtocol):
         requests = self.app_state["metrics"].requests.labels(route, method, str(error.status))
         requests.observe(time.perf_counter() - start)
         log.debug("%s: %s", error.code, error.message, extra={"route": route, **log_fields(ids)})
+
+
+def _abandon(cycle: RequestResponseCycle) -> None:
+    """Tell who answers that nobody waits for it."""
+    cycle.disconnected, cycle.waiting_for_100_continue = True, False
+    cycle.message_event.set()
 
 
 def _blamed(error: httptools.HttpParserError) -> GatewayError:

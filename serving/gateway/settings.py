@@ -68,8 +68,8 @@ class GatewaySettings(BaseSettings):
     """Idle timeout of client connections. Must exceed that of clients and load balancers (usually
     60), or a request may use a connection that is being closed."""
     request_seconds: float = Field(default=30.0, gt=0)
-    """Time in which a request's head has to come, and its body, and in which its client has to read
-    something of the answer."""
+    """Time in which a request has to come, and in which its client has to read something of the
+    answer."""
     max_connections: int = Field(default=8192, ge=1)
     """Maximum client connections, or as many as there may be open files for."""
     max_connections_per_client: int = Field(default=2048, ge=1)

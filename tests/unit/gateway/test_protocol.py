@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.message import Message
@@ -34,6 +35,9 @@ class Connection:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self._writer = reader, writer
+
+    def close(self) -> None:
+        self._writer.transport.abort()
 
     async def send(self, *parts: bytes) -> None:
         for part in parts:
@@ -116,6 +120,9 @@ SLOW: dict[str, tuple[int | None, list[bytes]]] = {
     "nothing": (None, []),
     "a part of a head": (408, [head()[:30]]),
     "a head, byte by byte": (408, [bytes([byte]) for byte in head()]),
+    "no body": (408, [head()]),
+    "no chunked body": (408, [head(CHUNKED)]),
+    "no body after it was asked for": (408, [head(f"{LENGTH}expect: 100-continue\r\n")]),
     "a part of a body": (408, [head(), BODY[:5]]),
     "a body, byte by byte": (408, [head(), *(bytes([byte]) for byte in BODY[:-1])]),
     "a chunked body without end": (408, [head(CHUNKED), b"5\r\n" + BODY[:5] + b"\r\n"]),
@@ -130,8 +137,12 @@ async def test_a_request_has_to_come_in_time(what: str) -> None:
         sending = asyncio.create_task(connection.send(*parts))
         if what == "a part of a second head":
             assert (await connection.answer())[0] == 200
+        if "asked for" in what:
+            assert b" 100 " in await connection.reader.readuntil(b"\r\n\r\n")
         if status:
+            start = time.monotonic()
             told, _, body = await connection.answer()
+            assert time.monotonic() - start < 1.5
             assert (told, json.loads(body)["error"]["code"]) == (408, "request_timeout")
         else:
             assert await asyncio.wait_for(connection.reader.read(), 1) == b""
@@ -146,18 +157,21 @@ async def test_a_body_that_nobody_waits_for_ends_its_connection() -> None:
         assert await asyncio.wait_for(connection.reader.read(), 3) == b""
 
 
-@pytest.mark.parametrize("more", [b"", head()[:20]], ids=["alone", "with a part of another"])
-async def test_an_answer_takes_its_time(more: bytes) -> None:
+async def test_an_answer_takes_its_time() -> None:
     async with connected(SHORT) as (found, connection, _):
         found.engine.gate = asyncio.Event()
-        await connection.send(head() + BODY + more)
+        await connection.send(head() + BODY)
         await asyncio.sleep(1)
         found.engine.gate.set()
         assert (await connection.answer())[0] == 200
-        if not more:
-            await asyncio.sleep(0.5)  # idle: keep_alive_seconds
-        await connection.send((head() + BODY)[len(more) :])
+        await asyncio.sleep(0.5)  # idle: keep_alive_seconds
+        await connection.send(head() + BODY)
         assert (await connection.answer())[0] == 200
+        found.engine.gate = asyncio.Event()
+        await connection.send(head() + BODY + head()[:20])
+        await asyncio.sleep(1)
+        found.engine.gate.set()
+        assert [(await connection.answer())[0] for _ in range(2)] == [200, 408]
 
 
 async def test_who_does_not_read_is_left() -> None:
@@ -282,6 +296,33 @@ async def test_what_is_broken_does_not_harm_what_came_before_it(
         assert [(await connection.answer())[0] for _ in statuses] == statuses
         assert await asyncio.wait_for(connection.reader.read(), 5) == b""
         assert await found.status(session, RATE) == (200, None)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_who_leaves_within_a_body_is_not_answered() -> None:
+    async with connected(GatewaySettings()) as (found, connection, session):
+        asked = len(found.engine.calls)
+        await connection.send(head(CHUNKED) + chunked(BODY)[:-5])  # all of it, but for its end
+        await asyncio.sleep(0.05)
+        connection.close()
+        await asyncio.sleep(0.1)
+        assert len(found.engine.calls) == asked
+        assert await found.status(session, RATE) == (200, None)
+
+
+async def test_who_leaves_leaves_all_their_requests(caplog: pytest.LogCaptureFixture) -> None:
+    async with connected(GatewaySettings()) as (found, connection, session):
+        found.engine.gate = asyncio.Event()
+        await connection.send((head() + BODY) * 3)
+        await found.engine.reached.wait()
+        asked = len(found.engine.calls)
+        connection.close()
+        await asyncio.sleep(0.1)
+        counts = await asyncio.to_thread(scrape, found.url)
+        assert counts["routine_in_flight_requests", (("pool", "tasks"),)] == 0
+        found.engine.gate.set()
+        assert await found.status(session, RATE) == (200, None)
+        assert len(found.engine.calls) == asked + 1
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
