@@ -119,8 +119,8 @@ def base_entry(base: str, served_name: str) -> tuple[Path, BaseEntry]:
     """
     source, revision = locate(base)
     files = base_files(source)
-    if "config.json" not in files or not any(n.endswith((".safetensors", ".bin")) for n in files):
-        raise ExportError(f"{source} has no config.json or no weights")
+    if "config.json" not in files or not any(name.endswith(".safetensors") for name in files):
+        raise ExportError(f"{source} has no config.json or no weights as safetensors")
     if (source / RECORD).exists():
         _finished(source)
     return source, BaseEntry(name=served_name, revision=revision, files=files)

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 LOCK_NAME = "lock.json"
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 """PEFT's names of an adapter's two files."""
-BASE_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json", "*.bin")
-"""Base model files that are locked."""
+BASE_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
+"""Base model files that are locked. Weights in pickles are not: reading them may run code."""
+SIGNATURE_NAME = "lock.json.sig"
+"""Ed25519 signature of the lock file, 64 bytes."""
 
 
 class LockError(ValueError):

@@ -75,6 +75,7 @@ def arguments(
         "--structured-outputs-config.backend": "guidance",
         "--scheduling-policy": "priority",
         "--generation-config": "vllm",
+        "--load-format": "safetensors",
         "--middleware": "serving.vllm_plugin.guard.Guard",
     }
     if settings.engine_drafter == "on":

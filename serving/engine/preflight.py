@@ -7,12 +7,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from serving.adapter import AdapterError, Shapes, check_files, linear_shapes
 from serving.engine.settings import EngineSettings
-from serving.lock import AdapterEntry, Lock, sha256
+from serving.lock import LOCK_NAME, SIGNATURE_NAME, AdapterEntry, Lock, sha256
 from serving.tasks.registry import TASKS
 
 
@@ -40,7 +43,7 @@ def locate_base(model: str, revision: str | None) -> Path:
             found = Path(snapshot_download(model, revision=revision, local_files_only=local_only))
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
             continue
-        if any(found.glob("*.safetensors")) or any(found.glob("*.bin")):
+        if any(found.glob("*.safetensors")):
             return found  # the cache may hold only the tokenizer
     raise PreflightError(
         f"MODEL={model} is not in the Hugging Face cache and cannot be fetched. Connect once to "
@@ -54,6 +57,9 @@ def check_base(folder: Path, adapters: Path, lock: Lock) -> None:
     Raises:
         PreflightError: a locked file is missing or differs.
     """
+    for file in folder.glob("*.safetensors"):
+        if file.name not in lock.base.files:
+            raise PreflightError(f"{file} is not in the adapters' lock file, and would be loaded")
     for name, expected in lock.base.files.items():
         file = folder / name
         if not file.is_file():
@@ -64,6 +70,32 @@ def check_base(folder: Path, adapters: Path, lock: Lock) -> None:
                 f"(base {lock.base.name}): set MODEL and ADAPTERS to what belongs together, or "
                 "train adapters for this base and run finetune.export"
             )
+
+
+def check_signature(key: Path, adapters: Path) -> None:
+    """Check that the lock file, which names all other files' hashes, is signed.
+
+    Args:
+        key: file with the public half of the Ed25519 key that signed it, as PEM.
+        adapters: folder of the lock file.
+
+    Raises:
+        PreflightError: it is not, or the key cannot be read.
+    """
+    try:
+        public = load_pem_public_key(key.read_bytes())
+        if not isinstance(public, Ed25519PublicKey):
+            raise ValueError("it is no Ed25519 key")
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else "no Ed25519 public key as PEM"
+        raise PreflightError(f"LOCK_KEY={key}: {said}") from error
+    signature, lock = adapters / SIGNATURE_NAME, adapters / LOCK_NAME
+    try:
+        public.verify(signature.read_bytes(), lock.read_bytes())
+    except OSError as error:
+        raise PreflightError(f"LOCK_KEY is set: {error.filename} cannot be read") from error
+    except InvalidSignature as error:
+        raise PreflightError(f"{signature} is no signature of {lock} by {key}") from error
 
 
 def check_adapter(folder: Path, entry: AdapterEntry, shapes: Shapes) -> int:
@@ -121,6 +153,8 @@ def check_model(settings: EngineSettings) -> Checked:
         LockError: the lock file is missing or unreadable.
         PreflightError: the first check that failed.
     """
+    if settings.lock_key:
+        check_signature(settings.lock_key, settings.adapters)
     lock = Lock.load(settings.adapters)
     base = locate_base(settings.model, lock.base.revision)
     return Checked(lock, base, preflight(base, settings.adapters, lock))

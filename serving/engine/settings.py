@@ -21,6 +21,9 @@ class EngineSettings(BaseSettings):
     ``EleutherAI/polyglot-ko-1.3b``."""
     adapters: Path = DEMO / "adapters"
     """Folder that contains ``lock.json`` and one subfolder per adapter."""
+    lock_key: Path | None = None
+    """File with a public Ed25519 key; the lock file must then be signed by its private half
+    (deploy/README.md)."""
     engine_drafter: Literal["on", "off"] = "on"
     """Speculative decoding. ``off`` decodes one token per forward pass."""
     engine_draft_tokens: int = Field(default=48, ge=1)

@@ -9,16 +9,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loadtests.service import free_port
 from serving.engine.command import arguments, environment
 from serving.engine.machine import Machine
-from serving.engine.preflight import PreflightError, locate_base, preflight
+from serving.engine.preflight import PreflightError, check_model, locate_base, preflight
 from serving.engine.settings import DEMO, EngineSettings
 from serving.lock import Lock, LockError, sha256
 from serving.process import StartError, check_port
@@ -229,6 +233,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda d: set_lock(d, "adapters", "rate", "output", value="0"),
         "another prompt or output",
     ),
+    "weights beside those of the lock": (
+        lambda d: shutil.copy(d / "base/model.safetensors", d / "base/more.safetensors"),
+        "more.safetensors is not in the adapters' lock file",
+    ),
     "no adapter for a task": (lambda d: set_lock(d, "adapters", value={}), "no adapter for task"),
 }
 
@@ -240,6 +248,60 @@ def test_what_does_not_belong_together_is_named(case: str, demo: Path) -> None:
     with pytest.raises(PreflightError, match=words) as caught:
         check(demo)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def signed(demo: Path) -> EngineSettings:
+    """Settings of a demo whose lock file is signed, and want it to be."""
+    key, adapters = Ed25519PrivateKey.generate(), demo / "adapters"
+    (demo / "key.pub").write_bytes(pem(key.public_key()))
+    (adapters / "lock.json.sig").write_bytes(key.sign((adapters / "lock.json").read_bytes()))
+    return EngineSettings(model=str(demo / "base"), adapters=adapters, lock_key=demo / "key.pub")
+
+
+def pem(key: Any) -> bytes:
+    return bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def test_a_signed_lock_file_is_accepted(signed: EngineSettings) -> None:
+    assert check_model(signed).rank == 32
+
+
+OTHER = Ed25519PrivateKey.generate()
+FORGED: dict[str, tuple[str, bytes | None, str]] = {
+    "no signature": ("adapters/lock.json.sig", None, "lock.json.sig cannot be read"),
+    "empty": ("adapters/lock.json.sig", b"", "is no signature of"),
+    "zeros": ("adapters/lock.json.sig", bytes(64), "is no signature of"),
+    "longer": ("adapters/lock.json.sig", bytes(65), "is no signature of"),
+    "another's key": ("key.pub", pem(OTHER.public_key()), "is no signature of"),
+    "no key": ("key.pub", None, "LOCK_KEY=.*No such file"),
+    "no PEM": ("key.pub", b"key", "no Ed25519 public key as PEM"),
+    "another kind": (
+        "key.pub",
+        pem(ec.generate_private_key(ec.SECP256R1()).public_key()),
+        "no Ed25519 public key as PEM",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_a_lock_file_that_is_not_signed_is_refused(
+    case: str, signed: EngineSettings, demo: Path
+) -> None:
+    name, content, words = FORGED[case]
+    if content is None:
+        (demo / name).unlink()
+    else:
+        (demo / name).write_bytes(content)
+    with pytest.raises(PreflightError, match=words) as caught:
+        check_model(signed)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lock_file_that_was_changed_is_refused(signed: EngineSettings, demo: Path) -> None:
+    set_lock(demo, "adapters", "rate", "golden", value=[])
+    with pytest.raises(PreflightError, match="is no signature of"):
+        check_model(signed)
 
 
 def test_an_adapter_without_a_task_is_named(demo: Path) -> None:

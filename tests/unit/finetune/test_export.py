@@ -105,7 +105,7 @@ def test_what_was_trained_is_exported(runs: Path) -> None:
         (recorded(base={"config.json": "0"}), "another base .*: config.json differs"),
         (recorded(base={"model.safetensors": "0"}), "model.safetensors differs"),
         (recorded(base={"tokenizer.json": "0"}), "tokenizer.json differs"),
-        (recorded(base={"pytorch_model.bin": "0"}), "pytorch_model.bin differs"),
+        (recorded(base={"model-2.safetensors": "0"}), "model-2.safetensors differs"),
         (recorded(prompt="0"), "another prompt or output"),
         (recorded(prompt=None), "another prompt or output"),
         (recorded(output="0"), "another prompt or output"),
