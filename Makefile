@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor check unit test test-slow fuzz coverage lint environment prometheus browser documents dashboard-preview page-preview dataset demo-model adapters adapters-of-demo adapters-of-polyglot adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload bench-batch lock clean
+.PHONY: help serve serve-cluster monitor check unit test test-slow fuzz audit sbom coverage lint environment prometheus browser documents dashboard-preview page-preview dataset demo-model adapters adapters-of-demo adapters-of-polyglot adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload bench-batch lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,10 +87,24 @@ $(VENV)/.prometheus $(VENV)/.chromium: $(VENV)/.%: $(VENV)/.installed
 	@if command -v $* >/dev/null || test -x $(VENV)/debian/usr/bin/$*; then touch $@; fi
 
 # Their pins and ours differ.
-$(VENV)/.clients: requirements/clients.txt $(VENV)/.installed
-	@$(BIN)/uv venv --quiet --clear $(VENV)/clients
-	@$(BIN)/uv pip install --quiet --python $(VENV)/clients --requirement requirements/clients.txt
+$(VENV)/.clients $(VENV)/.audit: $(VENV)/.%: requirements/%.txt $(VENV)/.installed
+	@$(BIN)/uv venv --quiet --clear $(VENV)/$*
+	@$(BIN)/uv pip install --quiet --python $(VENV)/$* --requirement requirements/$*.txt
 	@touch $@
+
+# The lists that images are made of.
+IMAGES := gateway engine-cpu engine-gpu ray-gpu load
+
+audit: $(VENV)/.audit ## look for known vulnerabilities of the packages in the images (needs PyPI's database)
+	@failed=; for image in $(IMAGES); do echo "$$image:"; \
+		found=$$($(VENV)/audit/bin/pip-audit --requirement requirements/$$image.txt --no-deps --disable-pip \
+		--progress-spinner off 2>&1) || failed=yes; \
+		if [[ $$found == *"could not be audited"* ]]; then echo "NOT AUDITED: PyPI's database does not answer"; \
+		else echo "$$found"; fi; done; test -z "$$failed"
+
+sbom: $(VENV)/.audit ## write a CycloneDX bill of materials of each image's packages into sbom/
+	@mkdir -p sbom; for image in $(IMAGES); do $(VENV)/audit/bin/cyclonedx-py requirements \
+		requirements/$$image.txt --output-reproducible --output-file sbom/$$image.cdx.json || exit 1; done
 
 documents: $(VENV)/.installed ## write the table of metrics and the operator's rules
 	@$(BIN)/python -m deploy.documents
@@ -200,7 +214,7 @@ lock: $(VENV)/.serve ## renew requirements/*.txt from pyproject.toml
 	lock() { list=requirements/$$1.txt; $(COMPILE) --output-file $$list "$${@:2}"; sed -i "/== 'never'/d" $$list; }; \
 	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load cluster client image test); }; \
 	part() { lock $$2 pyproject.toml --constraint requirements/$$1.txt --extra image --extra "$${@:3}"; }; \
-	all cpu $(ON_CPU); all gpu --extra engine-gpu; lock clients --group clients; \
+	all cpu $(ON_CPU); all gpu --extra engine-gpu; lock clients --group clients; lock audit --group audit; \
 	part cpu gateway gateway; part cpu load load; part cpu engine-cpu engine $(ON_CPU); part gpu engine-gpu engine; part gpu ray-gpu cluster; \
 	without() { grep --invert-match --line-regexp --fixed-strings --file $$2 requirements/$$1.txt > $(VENV)/rest.txt; \
 		mv $(VENV)/rest.txt requirements/$$1.txt; }; \
@@ -208,4 +222,4 @@ lock: $(VENV)/.serve ## renew requirements/*.txt from pyproject.toml
 	without engine-gpu $(VENV)/vllm.txt; without ray-gpu $(VENV)/vllm.txt; without ray-gpu requirements/engine-gpu.txt
 
 clean: ## remove the environment and everything that was made from source
-	rm -rf $(VENV) serve.log .prometheus dataset/data finetune/runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) serve.log .prometheus sbom dataset/data finetune/runs .mypy_cache .ruff_cache .pytest_cache

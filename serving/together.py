@@ -29,7 +29,7 @@ from serving.tasks.registry import TASKS
 from serving.terminal import Terminal
 
 POLL_SECONDS = 0.2
-_ANY_CERTIFICATE = ssl._create_unverified_context()  # of our own process, on this machine
+_ANY_CERTIFICATE = ssl._create_unverified_context()  # noqa: S323 (our own process, on this machine)
 WATCH_SECONDS = 5
 """Interval of checks once the service is ready."""
 
@@ -150,7 +150,8 @@ class Watch:
     ) -> None:
         self._supervision, self._lines, self._cores = supervision, lines, cores
         self._hang_seconds, self._engine = settings.engine_hang_seconds, gateway.engine
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.host, gateway.host)
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what to ask, not to bind)
+        host = everywhere.get(gateway.host, gateway.host)
         host = f"[{host}]" if ":" in host else host
         self._url = f"{'https' if gateway.tls_certificate else 'http'}://{host}:{gateway.port}"
         self._key_header = " -H 'authorization: Bearer YOUR_KEY'" if gateway.keys else ""

@@ -33,7 +33,7 @@ ONE_THREAD_HIDDEN_SIZE = 512
 operation until the other has been given its processor; with 256, a request alone took as long, and
 beside busy clients a fifth more were answered with one."""
 NUMA = "libnuma.so.1"
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (its size is read)
 NEEDED_SHARED_BYTES = 2**24
 """Semaphores and OpenMP registrations took 0.1 MB on CPU. If they do not fit, vLLM's processes fail
 with an error that mentions neither. Containers get 64 MB by default."""

@@ -218,6 +218,7 @@ class Protocol(HttpToolsProtocol):
             return
         self._refusal = self._refused()
         if not self._refusal:
+            self.url = _with_path(self.url)
             super().on_headers_complete()
             self._unanswered += 1
 
@@ -270,6 +271,8 @@ class Protocol(HttpToolsProtocol):
     def _end(self, error: GatewayError) -> None:
         """Answer what cannot be read any further, once what came before it has been answered."""
         self._has_ended, last = True, self.cycle
+        if self._limit:
+            self._limit.cancel()
         if self._is_answering() and last.more_body:  # the error is in its body, and is its answer
             if self.pipeline and self.pipeline[0][0] is last:
                 self.pipeline.popleft()
@@ -308,6 +311,15 @@ class Protocol(HttpToolsProtocol):
         requests = self.app_state["metrics"].requests.labels(route, method, str(error.status))
         requests.observe(time.perf_counter() - start)
         log.debug("%s: %s", error.code, error.message, extra={"route": route, **log_fields(ids)})
+
+
+def _with_path(url: bytes) -> bytes:
+    """Return ``url``, with a path if it is one of another host's that has none (RFC 9110, section
+    4.2.3)."""
+    if url.startswith(b"/"):
+        return url
+    parsed = httptools.parse_url(url)
+    return url if parsed.path else b"/" + (b"?" + parsed.query if parsed.query else b"")
 
 
 def _abandon(cycle: RequestResponseCycle) -> None:

@@ -39,7 +39,7 @@ PROOF_SECONDS = 60
 """Time for each request of a proof, on an engine that may be busy with others."""
 QUIET_SECONDS = 2
 """Time without an answer after which progress is checked."""
-TOKEN_PROMPT = "."
+TOKEN_PROMPT = "."  # noqa: S105 (of a model)
 """Prompt of the check."""
 
 LEAST_GOLDEN = 0.8

@@ -38,6 +38,7 @@ async def test_broken_http_harms_nobody(stack: Stack, tmp_path: Path) -> None:
         more_wrong, statuses = await fuzz(url, CASES, SEED)
         growth = gateway.memory_info().rss - before
         print(CASES, "cases:", dict(sorted(statuses.items())), growth, "bytes more")
+        print(*(wrong | more_wrong).items(), sep="\n")
         assert wrong | more_wrong == {}
         assert {200, 400, 404, 405, 408, 415, 422} <= statuses.keys(), "too few kinds of cases"
         assert growth < MOST_GROWTH

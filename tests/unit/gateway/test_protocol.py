@@ -258,6 +258,27 @@ NOT_HTTP = {
 }
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://a", 200),
+        ("http://a?b=c", 200),
+        ("http://a/healthz", 200),
+        ("http://a:1/healthz?b", 200),
+        ("*", 404),
+        ("http://a/nothing", 404),
+        ("healthz", 400),
+        ("?", 400),
+    ],
+)
+async def test_a_target_may_be_a_whole_address(target: str, status: int) -> None:
+    async with connected(GatewaySettings()) as (_, connection, _):
+        await connection.send(
+            head(method="OPTIONS" if target == "*" else "GET", path=target, lines="")
+        )
+        assert (await connection.answer())[0] == status
+
+
 @pytest.mark.parametrize("sent", NOT_HTTP.values(), ids=NOT_HTTP)
 async def test_what_is_not_http_gets_the_common_error(sent: bytes) -> None:
     async with connected() as (found, connection, session):
