@@ -19,18 +19,20 @@ from serving.gateway.batch import Batches
 from serving.gateway.deadline import TIMEOUT
 from serving.gateway.engine import BATCH_PRIORITY, TASK_PRIORITY, Engine, VllmEngine
 from serving.gateway.generate import Generator
+from serving.gateway.head import Head
 from serving.gateway.metrics import BATCH_POOL, COMPLETION_POOL, TASK_POOL, Metrics
 from serving.gateway.middleware import RequestMiddleware
 from serving.gateway.process import watch_process
-from serving.gateway.protocol import Room, State
+from serving.gateway.protocol import Gate, Room, State
 from serving.gateway.readiness import Readiness
 from serving.gateway.relay import Relay
-from serving.gateway.routes import PASSES, SCHEMAS, TOKENS, gates, routes
+from serving.gateway.routes import PASSES, PATH, SCHEMAS, TOKENS, routes
 from serving.gateway.server import Drain
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.telemetry import Telemetry
 from serving.gateway.tools import Tools
 from serving.limit import AdaptiveLimit, Limit
+from serving.tasks.base import Task
 from serving.tasks.registry import TASKS
 from serving.tracing import TraceTarget
 
@@ -89,7 +91,7 @@ def create_app(
                 settings.max_connections_per_client,
                 settings.request_seconds,
             )
-            yield {"gates": gates(generator, access), "metrics": metrics, "room": room}
+            yield {"gates": _gates(generator, access), "metrics": metrics, "room": room}
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
@@ -107,6 +109,18 @@ def create_app(
     app.middleware_stack = _with_cors(asked, settings)
     _describe(app)
     return app
+
+
+def _gates(generator: Generator, access: Access) -> dict[bytes, Gate]:
+    """Return what refuses a task's request before its body is read, by path."""
+
+    def gate(task: Task[Any]) -> Gate:
+        def refuse(head: Head) -> None:
+            generator.refuse(task, head, access.caller(head))
+
+        return Gate(lambda: generator.is_free, refuse)
+
+    return {PATH.format(task=task.name).encode(): gate(task) for task in TASKS.values()}
 
 
 def _shares(

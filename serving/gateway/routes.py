@@ -12,7 +12,6 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.types import Receive, Scope, Send
 
-from serving.gateway.access import Access
 from serving.gateway.batch import JSON_LINES, Batches, described
 from serving.gateway.chat import EXAMPLE, Chat, ChatRequest
 from serving.gateway.completions import CompletionRequest
@@ -22,10 +21,8 @@ from serving.gateway.errors import InvalidRequest, ModelNotFound
 from serving.gateway.exchange import exchange_of
 from serving.gateway.formats import JSON, choose, forms_of
 from serving.gateway.generate import Generator
-from serving.gateway.head import Head
 from serving.gateway.metrics import Metrics
 from serving.gateway.page import add_page
-from serving.gateway.protocol import Gate
 from serving.gateway.readiness import Readiness
 from serving.gateway.relay import STREAM, Relay
 from serving.gateway.validation import validated
@@ -132,18 +129,6 @@ class PlainRoute(APIRoute):
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe the errors of a route that needs a key."""
     return {status: ERRORS[status] for status in sorted({401, 403, 429, *statuses})}
-
-
-def gates(generator: Generator, access: Access) -> dict[bytes, Gate]:
-    """Return what refuses a task's request before its body is read, by path."""
-
-    def gate(task: Task[Any]) -> Gate:
-        def refuse(head: Head) -> None:
-            generator.refuse(task, head, access.caller(head))
-
-        return Gate(lambda: generator.is_free, refuse)
-
-    return {PATH.format(task=task.name).encode(): gate(task) for task in TASKS.values()}
 
 
 def _add_task(router: APIRouter, task: Task[Any], generator: Generator) -> None:

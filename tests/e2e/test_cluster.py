@@ -23,10 +23,11 @@ from serving.gateway.metrics import TASK_POOL
 from serving.tasks.month.answer import MonthRequest
 from serving.tasks.profile import PUBLISHED
 from tests.kit.asking import ask_all, capacity
+from tests.kit.doors import open_doors
 from tests.kit.exposition import scrape
 from tests.kit.oracle import faults
 from tests.kit.oracle_month import month_faults
-from tests.kit.stack import Stack
+from tests.kit.stack import ENGINE_KEY, Stack
 from tests.kit.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(1800)
@@ -94,6 +95,10 @@ def running(cluster: Stack) -> Iterator[Callable[[], int]]:
 
         yield count
         told.kill()
+
+
+def test_an_engine_on_ray_serves_the_gateway_alone(cluster: Stack) -> None:
+    assert open_doors(cluster.engine_url, ENGINE_KEY) == []
 
 
 def pids(cluster: Stack, title: str) -> set[int]:

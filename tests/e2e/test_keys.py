@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from loadtests.service import free_port, own_ports, served
 from serving.keys import create, revoke
 from tests.kit.bad_requests import GOOD
+from tests.kit.doors import open_doors, statuses
 from tests.kit.stack import ENGINE_KEY, Stack
 
 CLIENT = Path(sys.prefix) / "bin" / "routine531"
@@ -105,27 +105,5 @@ def test_openai_s_client_waits_as_its_key_s_limit_says(keyed: Keyed) -> None:
 
 
 def test_the_engine_serves_the_gateway_alone(stack: Stack) -> None:
-    def status(path: str, **headers: str) -> int:
-        body = b'{"model": "demo", "prompt": "a", "max_tokens": 1}' if "comp" in path else None
-        sent = {"content-type": "application/json", **headers}
-        request = urllib.request.Request(stack.engine_url + path, body, sent)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as response:
-                return int(response.status)
-        except urllib.error.HTTPError as error:
-            error.close()
-            return error.code
-
-    assert status("/v1/completions") == status("/v1/models") == 401
-    assert status("/v1/completions", authorization="Bearer other") == 401
-    assert status("/v1/completions", authorization=f"Bearer {ENGINE_KEY}") == 200
-    assert status("/health") == status("/metrics") == 200
-    for path in (
-        "/version",
-        "/load",
-        "/tokenize",
-        "/invocations",
-        "/pause",
-        "/v1/chat/completions",
-    ):
-        assert status(path, authorization=f"Bearer {ENGINE_KEY}") == 404, path
+    assert statuses(stack.engine_url, ENGINE_KEY, "/health", "/metrics") == [200, 200]
+    assert open_doors(stack.engine_url, ENGINE_KEY) == []

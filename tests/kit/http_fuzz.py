@@ -171,7 +171,9 @@ def faults(sent: bytes, got: bytes) -> list[str]:
     """Return what is wrong with the answers ``got``."""
     rest = got
     while rest:
-        head, _, rest = rest.partition(b"\r\n\r\n")
+        head, end, rest = rest.partition(b"\r\n\r\n")
+        if not end:
+            return [f"a part of a head: {head[:200]!r}"]
         line, *fields = head.split(b"\r\n")
         found = re.match(rb"HTTP/1\.1 (\d{3}) ", line)
         if not found:
