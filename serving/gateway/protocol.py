@@ -16,6 +16,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, TypedDict
 
 import httptools
@@ -297,7 +298,8 @@ class Protocol(HttpToolsProtocol):
             return
         self._send(_Refusal(error, Head([]), time.perf_counter()), closes=True)
         if self.transport.can_write_eof():  # not with TLS, which says so itself
-            self.transport.write_eof()
+            with suppress(OSError):  # the client has left
+                self.transport.write_eof()
         self.loop.call_later(DISCARD_SECONDS, self.transport.close)
 
     def _send(self, refusal: _Refusal, closes: bool = False) -> None:
