@@ -1,6 +1,7 @@
 """Helpers to start servers and wait until they respond."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ import psutil
 ROOT = Path(__file__).parents[1]
 READY_SECONDS = 600
 STOP_SECONDS = 30
+PORTS = range(15_000, 32_000)
+"""Below those that Linux gives to connections, of which Ray makes many before it listens."""
 PARTS = {
     "gateway": "-m serving.gateway",
     "API server": "-m serving.engine.serve",
@@ -29,10 +32,12 @@ class NotServed(RuntimeError):
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nothing listens to, and that no connection is given meanwhile."""
+    while True:
+        port = random.choice(PORTS)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def own_ports() -> tuple[dict[str, str], str, str]:

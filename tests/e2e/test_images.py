@@ -19,6 +19,7 @@ from tests.kit.dockerfile import Build, Stage
 from tests.kit.oracle import faults
 
 DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
+SECRET = {"VLLM_API_KEY": "secret"}
 MODEL = {"MODEL": f"{DEMO}/base", "ADAPTERS": f"{DEMO}/adapters"}
 USER = "useradd --uid 10001 --user-group --home-dir /cache --create-home routine"
 
@@ -81,9 +82,8 @@ def ports(
 ) -> Iterator[tuple[str, str]]:
     """The gateway's and the engine's, running; at SIGTERM both end by themselves."""
     port, engine_port = str(free_port()), str(free_port())
-    secret = {"VLLM_API_KEY": "secret"}
-    of_engine = {"ENGINE_PORT": engine_port, **MODEL, **secret}
-    of_gateway = {"PORT": port, "ENGINE_URL": f"http://127.0.0.1:{engine_port}", **secret}
+    of_engine = {"ENGINE_PORT": engine_port, **MODEL, **SECRET}
+    of_gateway = {"PORT": port, "ENGINE_URL": f"http://127.0.0.1:{engine_port}", **SECRET}
     of_gateway["ALLOW_ANONYMOUS"] = "yes"
     logs = tmp_path_factory.mktemp("logs")
     with (
@@ -112,8 +112,8 @@ def test_health_checks_tell_well_from_not_there(
     ports: tuple[str, str], engine: Image, gateway: Image
 ) -> None:
     for image, name, port in ((gateway, "PORT", ports[0]), (engine, "ENGINE_PORT", ports[1])):
-        assert image.run(image.stage.health, **{name: port}) == (0, "")
-        assert image.run(image.stage.health, **{name: str(free_port())})[0] == 1
+        assert image.run(image.stage.health, **{name: port}, **SECRET) == (0, "")
+        assert image.run(image.stage.health, **{name: str(free_port())}, **SECRET)[0] == 1
 
 
 def test_the_load_test_s_image_loads(ports: tuple[str, str], tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_an_image_asks_for_its_secrets(engine: Image, gateway: Image) -> None:
 
 
 def test_a_model_that_is_not_there_is_one_line(engine: Image) -> None:
-    code, said = engine.run(engine.stage.entrypoint, VLLM_API_KEY="secret")
+    code, said = engine.run(engine.stage.entrypoint, **SECRET)
     assert (code, said) == (1, "engine: /models/adapters/lock.json is missing. ADAPTERS must name "
                                "a folder that finetune.export wrote\n")  # fmt: skip
 
@@ -143,7 +143,7 @@ def test_a_model_that_is_not_there_is_one_line(engine: Image) -> None:
 def test_the_gpu_s_image_without_a_gpu_is_one_line(engine: Image, tmp_path: Path) -> None:
     """Here the CPU image's packages stand for those of vLLM's image."""
     image = Image.make("engine-gpu", tmp_path, Path(engine.build.root / "opt" / "venv"))
-    code, said = image.run(image.stage.entrypoint, **MODEL)
+    code, said = image.run(image.stage.entrypoint, **MODEL, **SECRET)
     assert code == 1
     assert said.startswith("engine: ENGINE_DEVICE=gpu, but no NVIDIA GPU was found")
     assert said.count("\n") == 1
