@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,8 @@ POLL_SECONDS = 1.0
 
 _HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::\d*)?")
 """Name or address, and a port."""
+
+_NOT_COUNTED = nullcontext()
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +100,7 @@ class Caller:
             Forbidden: the key is not for it.
         """
 
-    @asynccontextmanager
-    async def asking(self, told: dict[str, str]) -> AsyncIterator[None]:
+    def asking(self, told: dict[str, str]) -> AbstractAsyncContextManager[None]:
         """Count a request as long as the context lasts.
 
         Args:
@@ -108,7 +109,7 @@ class Caller:
         Raises:
             LimitReached: there are too many.
         """
-        yield
+        return _NOT_COUNTED
 
     async def require_tokens(self, waits: bool = False) -> None:
         """Return once the caller may take tokens.

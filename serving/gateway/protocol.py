@@ -115,8 +115,11 @@ class Protocol(HttpToolsProtocol):
     """Whether a head is being read, and how much of it has come."""
     _refusal: _Refusal | None = None
     """Why the request that is being read is refused."""
-    _limit: asyncio.TimerHandle | None = None
-    """When the request that is being read, or the first one, has to be there."""
+    _since: float | None = None
+    """When the request that is being read began, or the wait for the first one."""
+    _watch: asyncio.TimerHandle | None = None
+    """Looks whether it has taken too long. One for all requests of a connection: a timer for each
+    would take a hundredth of its time."""
     _reading: asyncio.TimerHandle | None = None
     """When the client has to have read of the answer."""
 
@@ -124,7 +127,8 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._room, self._address = self.app_state["room"], self.client[0] if self.client else ""
         if self._room.enter(self._address):
-            self._wait_for_request()
+            self._since = self.loop.time()
+            self._watch_request()
         else:
             self._end(TooManyConnections("there are too many connections; try again later"))
 
@@ -138,7 +142,7 @@ class Protocol(HttpToolsProtocol):
         if self._running:  # uvicorn tells the newest alone
             _abandon(self._running)
         self._room.leave(self._address)
-        for timer in (self._limit, self._reading):
+        for timer in (self._watch, self._reading):
             if timer:
                 timer.cancel()
 
@@ -151,13 +155,12 @@ class Protocol(HttpToolsProtocol):
         if self._reading:
             self._reading.cancel()
 
-    def _wait_for_request(self) -> None:
-        if self._limit:
-            self._limit.cancel()
-        self._limit = self.loop.call_later(self._room.seconds, self._has_waited)
-
-    def _has_waited(self) -> None:
-        if self._reads_head or self._is_answering():
+    def _watch_request(self) -> None:
+        waited = 0.0 if self._since is None else self.loop.time() - self._since
+        left = self._room.seconds - waited
+        if left > 0:
+            self._watch = self.loop.call_later(left, self._watch_request)
+        elif self._reads_head or self._is_answering():
             self._end(RequestTimeout(f"no request within {self._room.seconds:g} s"))
         else:
             self.transport.close()
@@ -200,7 +203,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._unset_keepalive_if_required()  # a refusal before it in the same data has set it
         self._reads_head, self._head_bytes = True, 0
-        self._wait_for_request()
+        self._since = self.loop.time()
         super().on_message_begin()
 
     def _limit_head(self, size: int) -> None:
@@ -230,8 +233,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._is_offer:
             return
-        if self._limit:
-            self._limit.cancel()
+        self._since = None
         if not self._refusal:
             super().on_message_complete()
             return
@@ -272,8 +274,8 @@ class Protocol(HttpToolsProtocol):
     def _end(self, error: GatewayError) -> None:
         """Answer what cannot be read any further, once what came before it has been answered."""
         self._has_ended, last = True, self.cycle
-        if self._limit:
-            self._limit.cancel()
+        if self._watch:
+            self._watch.cancel()
         if self._is_answering() and last.more_body:  # the error is in its body, and is its answer
             if self.pipeline and self.pipeline[0][0] is last:
                 self.pipeline.popleft()
