@@ -25,7 +25,7 @@ def validated(request: type[Request], body: bytes) -> Request:
         found = request.model_validate_json(body)
     except ValidationError as error:
         raise _client_error(error.errors(include_url=False)[0], request) from error
-    json.loads(body, object_pairs_hook=_distinct)
+    _DECODER.raw_decode(body.decode().lstrip())
     return found
 
 
@@ -41,6 +41,9 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise MalformedBody(f"{_shown(twice)} comes twice in one object")
     return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_distinct)
 
 
 def _client_error(first: ErrorDetails, request: type[BaseModel]) -> ClientError:
