@@ -16,6 +16,7 @@ HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
     "cache-control": "no-cache",  # asked for again by its ETag
 }
 

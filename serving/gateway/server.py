@@ -25,12 +25,8 @@ from serving.process import StartError, file_version
 LINGER_SECONDS = 0.5
 """Duration of step 1, and the least of step 2."""
 POLL_SECONDS = 0.05
-SECURITY_HEADERS = [
-    ("x-content-type-options", "nosniff"),
-    ("x-frame-options", "DENY"),
-    ("referrer-policy", "no-referrer"),
-]
-"""Of every answer; browsers heed them."""
+SECURITY_HEADERS = [("x-content-type-options", "nosniff")]
+"""Of every answer; browsers heed them. The page has more."""
 CERTIFICATE_TICKS = 50
 """Interval of looks at the certificate, in ticks of uvicorn's (0.1 s)."""
 
