@@ -389,6 +389,8 @@ def test_the_command_line_names_base_adapters_and_backend() -> None:
     lock = Lock.load(settings.adapters)
     command = arguments(settings, DEMO / "base", lock, rank=12, machine=CPU, traces=None)
     options = dict(itertools.pairwise(command))
+    assert options["--load-format"] == "safetensors"
+    assert not any("trust" in word for word in command), "models are data"
     first = command.index("--lora-modules") + 1
     adapters = [f"{name}={DEMO / 'adapters' / name}" for name in TASKS]
     assert sorted(command[first : first + len(adapters)]) == sorted(adapters)
