@@ -107,9 +107,13 @@ def read(path: Path) -> Keys:
     except OSError as error:
         raise KeysError(f"{path} cannot be read ({error.strerror})") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise KeysError(f"{path}: {place + ': ' if place else ''}{first['msg']}") from error
+        raise KeysError(f"{path}: {_said(error)}") from error
+
+
+def _said(error: ValidationError) -> str:
+    """Return the first mistake and where it is, without what was given: it may be a key."""
+    first = error.errors(include_url=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
 @contextmanager
@@ -152,8 +156,7 @@ def create(path: Path, name: str, fields: dict[str, Any]) -> str:
         try:
             keys.append(Key(name=name, sha256=digest(secret.encode()), **fields))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise KeysError(f"{first['loc'][0]}: {first['msg']}") from error
+            raise KeysError(_said(error)) from error
     return secret
 
 

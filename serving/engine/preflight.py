@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from huggingface_hub import snapshot_download
@@ -85,10 +85,11 @@ def check_signature(key: Path, adapters: Path) -> None:
     try:
         public = load_pem_public_key(key.read_bytes())
         if not isinstance(public, Ed25519PublicKey):
-            raise ValueError("it is no Ed25519 key")
-    except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else "no Ed25519 public key as PEM"
-        raise PreflightError(f"LOCK_KEY={key}: {said}") from error
+            raise ValueError("another kind")
+    except OSError as error:
+        raise PreflightError(f"LOCK_KEY={key}: {error.strerror}") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise PreflightError(f"LOCK_KEY={key}: no Ed25519 public key as PEM") from error
     signature, lock = adapters / SIGNATURE_NAME, adapters / LOCK_NAME
     try:
         public.verify(signature.read_bytes(), lock.read_bytes())

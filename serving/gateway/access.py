@@ -59,32 +59,25 @@ class _Window:
         """Take an amount, whether or not it is left; return whether it was."""
         return await self._limiter.hit(self._limit, self._name, cost=amount)
 
-    async def has_some(self) -> bool:
-        """Return whether anything is left."""
-        return await self._limiter.test(self._limit, self._name)
-
-    async def seconds(self) -> float:
-        """Return the time until all is there again."""
+    async def left(self) -> tuple[int, float]:
+        """Return what is left, and the seconds until all is there again."""
         stats = await self._limiter.get_window_stats(self._limit, self._name)
-        return max(0.0, stats.reset_time - time.time())
+        return stats.remaining, max(0.0, stats.reset_time - time.time())
 
     async def headers(self) -> dict[str, str]:
         """Return OpenAI's headers that tell of it."""
-        stats = await self._limiter.get_window_stats(self._limit, self._name)
-        reset = max(0.0, stats.reset_time - time.time())
+        remaining, seconds = await self.left()
         return {
             f"x-ratelimit-limit-{self._what}": str(self._limit.amount),
-            f"x-ratelimit-remaining-{self._what}": str(stats.remaining),
-            f"x-ratelimit-reset-{self._what}": f"{reset:.3f}s",
+            f"x-ratelimit-remaining-{self._what}": str(remaining),
+            f"x-ratelimit-reset-{self._what}": f"{seconds:.3f}s",
         }
 
     async def reached(self) -> LimitReached:
         """Return the error of who wants more than is left."""
         unit = "second" if isinstance(self._limit, RateLimitItemPerSecond) else "minute"
-        return LimitReached(
-            f"the key {self._name!r} may take {self._limit.amount} {self._what} a {unit}",
-            await self.seconds(),
-        )
+        words = f"the key {self._name!r} may take {self._limit.amount} {self._what} a {unit}"
+        return LimitReached(words, (await self.left())[1])
 
 
 class Caller:
@@ -169,10 +162,13 @@ class KeyHolder(Caller):
             self._running -= 1
 
     async def require_tokens(self, waits: bool = False) -> None:
-        while self._tokens and not await self._tokens.has_some():
+        while self._tokens:
+            remaining, seconds = await self._tokens.left()
+            if remaining:
+                return
             if not waits:
                 raise await self._tokens.reached()
-            await asyncio.sleep(await self._tokens.seconds())
+            await asyncio.sleep(seconds)
 
     async def spend(self, tokens: int) -> None:
         self._spent.inc(tokens)
@@ -266,10 +262,9 @@ class Access:
         callers = {}
         for key in read(file).keys:
             known = self._by_digest.get(key.sha256)
-            is_same = known and known.key == key
-            callers[key.sha256] = (
-                known if known and is_same else KeyHolder(key, self._limiter, self._metrics)
-            )
+            if not known or known.key != key:
+                known = KeyHolder(key, self._limiter, self._metrics)
+            callers[key.sha256] = known
         self._by_digest = callers
 
     def _require_own_name(self, head: Head) -> None:

@@ -86,12 +86,8 @@ def create_app(
         watching = (readiness.watch(), watch_process(metrics), access.watch())
         watches = [asyncio.create_task(watch) for watch in watching]
         async with tools.running():
-            room = Room(
-                settings.max_connections,
-                settings.max_connections_per_client,
-                settings.request_seconds,
-            )
-            yield {"gates": _gates(generator, access), "metrics": metrics, "room": room}
+            gates, room = _gates(generator, access), Room(settings)
+            yield {"gates": gates, "metrics": metrics, "room": room}
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)

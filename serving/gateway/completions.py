@@ -6,7 +6,7 @@ the tokens and sequences it can generate.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -144,41 +144,41 @@ class CompletionRequest(_Fields):
         return given
 
 
-def places(request: CompletionRequest, settings: GatewaySettings) -> int:
-    """Return the places that ``request`` takes at the engine: one a sequence, and more for long
-    prompts, since a prompt is many rows of the engine's step.
+class Cost(NamedTuple):
+    """What a request may take."""
+
+    places: int
+    """At the engine: one a sequence, and more for long prompts, since a prompt is many rows of the
+    engine's step."""
+    tokens: int
+    """Of prompts and answers, at most."""
+
+
+def cost(request: CompletionRequest, settings: GatewaySettings) -> Cost:
+    """Return what ``request`` may take.
 
     Raises:
-        InvalidRequest: it may cost more than a request may.
+        InvalidRequest: it is more than a request may.
     """
     if request.echo and request.logprobs is not None:
         raise InvalidRequest(
             "echo with logprobs ranks the vocabulary for each token of the prompt; send one",
             "echo",
         )
-    sizes = _sizes(request)
+    sizes = [_size(prompt) for prompt in _prompts(request.prompt)]
     sequences, most = request.n * len(sizes), settings.max_completion_sequences
     if sequences > most:
         raise InvalidRequest(f"prompts times n is {sequences}; it must be from 1 to {most}", "n")
-    tokens, most = most_tokens(request), settings.max_completion_tokens
+    written = sequences * (CONTEXT if request.max_tokens is None else request.max_tokens)
+    tokens, most = sum(sizes) + written, settings.max_completion_tokens
     if tokens > most:
         raise InvalidRequest(
             f"the request may take {tokens} tokens (a prompt's bytes, {CONTEXT} at most, and "
             f"prompts times n times max_tokens); it must be at most {most}",
             "max_tokens",
         )
-    return min(sequences + sum(sizes) // TOKENS_PER_PLACE, settings.max_completions_in_flight)
-
-
-def most_tokens(request: CompletionRequest) -> int:
-    """Return the most tokens that ``request`` may take, of prompts and answers."""
-    sizes, written = _sizes(request), request.max_tokens
-    return sum(sizes) + request.n * len(sizes) * (CONTEXT if written is None else written)
-
-
-def _sizes(request: CompletionRequest) -> list[int]:
-    """Return the most tokens that each prompt of ``request`` may have."""
-    return [_size(prompt) for prompt in _prompts(request.prompt)]
+    places = sequences + sum(sizes) // TOKENS_PER_PLACE
+    return Cost(min(places, settings.max_completions_in_flight), tokens)
 
 
 def _prompts(prompt: Prompt) -> Sequence[str | list[int]]:

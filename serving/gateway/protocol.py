@@ -37,6 +37,7 @@ from serving.gateway.errors import (
 )
 from serving.gateway.head import DISCARD_SECONDS, SHORT_BYTES, Head, log_fields, with_trace
 from serving.gateway.metrics import OTHER, UNKNOWN_METHOD, Metrics
+from serving.gateway.settings import GatewaySettings
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +64,13 @@ class State(TypedDict):
 
 
 class Room:
-    """Counts connections.
+    """Counts connections."""
 
-    Args:
-        most: how many there may be.
-        most_of_one: how many of one address.
-        seconds: in which a request has to come, and a part of an answer to be read.
-    """
-
-    def __init__(self, most: int, most_of_one: int, seconds: float) -> None:
-        self._most, self._most_of_one, self.seconds = most, most_of_one, seconds
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._most = settings.max_connections
+        self._most_of_one = settings.max_connections_per_client
+        self.seconds = settings.request_seconds
+        """In which a request has to come, and a part of an answer to be read."""
         self._by_address: Counter[str] = Counter()
 
     def enter(self, address: str) -> bool:

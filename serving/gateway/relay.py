@@ -10,10 +10,11 @@ from fastapi.responses import Response, StreamingResponse
 
 from serving.gateway.access import Caller
 from serving.gateway.admission import Admission, Flow, Usage
-from serving.gateway.completions import CompletionRequest, most_tokens, places
+from serving.gateway.completions import CompletionRequest, cost
 from serving.gateway.deadline import Deadline
 from serving.gateway.engine import Engine, Upstream, failure
 from serving.gateway.errors import (
+    ClientError,
     EngineRefused,
     EngineUnavailable,
     GatewayError,
@@ -60,15 +61,15 @@ class Relay:
         deadline = exchange.head.deadline(self._settings.completion_timeout_seconds)
         body = await exchange.body()
         asked = validated(CompletionRequest, body)
-        weight = places(asked, self._settings)
+        places, tokens = cost(asked, self._settings)
         exchange.caller.require("models", asked.model)
         await exchange.caller.require_tokens()
         self._readiness.require()
         adapter = asked.model if asked.model in self._readiness.models else OTHER
         async with AsyncExitStack() as stack:
-            slot = self._admission.slot(Flow(adapter, exchange.caller.name), deadline, weight)
+            slot = self._admission.slot(Flow(adapter, exchange.caller.name), deadline, places)
             await stack.enter_async_context(slot)
-            charging = _charging(exchange.caller, most_tokens(asked))
+            charging = _charging(exchange.caller, tokens)
             usage = await stack.enter_async_context(charging)
             stack.enter_context(self._telemetry.stage("engine", adapter))
             asking = self._ask(asked.model, body, exchange, deadline)
@@ -136,7 +137,7 @@ async def _charging(caller: Caller, most: int) -> AsyncIterator[Usage]:
     try:
         yield usage
         tokens = usage.tokens or most
-    except (EngineRefused, EngineUnavailable):
+    except (ClientError, EngineUnavailable):  # nothing was computed
         tokens = 0
         raise
     finally:

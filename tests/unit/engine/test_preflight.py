@@ -276,6 +276,13 @@ FORGED: dict[str, tuple[str, bytes | None, str]] = {
     "another's key": ("key.pub", pem(OTHER.public_key()), "is no signature of"),
     "no key": ("key.pub", None, "LOCK_KEY=.*No such file"),
     "no PEM": ("key.pub", b"key", "no Ed25519 public key as PEM"),
+    "a kind that nobody knows": (
+        "key.pub",
+        b"-----BEGIN PUBLIC KEY-----\n"
+        b"MCowBQYDK2V4AyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n"
+        b"-----END PUBLIC KEY-----\n",
+        "no Ed25519 public key as PEM",
+    ),
     "another kind": (
         "key.pub",
         pem(ec.generate_private_key(ec.SECP256R1()).public_key()),

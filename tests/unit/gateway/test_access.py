@@ -202,9 +202,10 @@ def test_what_the_engine_refused_takes_no_tokens(
     from serving.gateway.errors import EngineRefused, EngineUnavailable
 
     headers = make(tokens_per_minute=1000)
-    engine.losses = [EngineRefused(400, "no", None), EngineUnavailable("down")]
-    assert closed.post(COMPLETIONS, json=COMPLETION, headers=headers).status_code == 400
-    assert closed.post(COMPLETIONS, json=COMPLETION, headers=headers).status_code == 503
+    refused = [EngineRefused(400, "no", None), EngineRefused(404, "no such model", None)]
+    engine.losses = [*refused, EngineUnavailable("down")]
+    for status in (400, 404, 503):
+        assert closed.post(COMPLETIONS, json=COMPLETION, headers=headers).status_code == status
     answer = closed.get("/v1/models", headers=headers)
     assert answer.headers["x-ratelimit-remaining-tokens"] == "1000"
 
