@@ -97,8 +97,8 @@ IMAGES := gateway engine-cpu engine-gpu ray-gpu load
 
 audit: $(VENV)/.audit ## look for known vulnerabilities of the packages in the images (needs PyPI's database)
 	@failed=; for image in $(IMAGES); do echo "$$image:"; \
-		found=$$($(VENV)/audit/bin/pip-audit --requirement requirements/$$image.txt --no-deps --disable-pip \
-		--progress-spinner off 2>&1) || failed=yes; \
+		found=$$($(VENV)/audit/bin/pip-audit --no-deps --disable-pip --progress-spinner off \
+		--requirement <(sed 's/ --hash.*//' requirements/$$image.txt) 2>&1) || failed=yes; \
 		if [[ $$found == *"could not be audited"* ]]; then echo "NOT AUDITED: PyPI's database does not answer"; \
 		else echo "$$found"; fi; done; test -z "$$failed"
 
@@ -202,23 +202,26 @@ bench-batch: $(VENV)/.installed ## measure a batch, and what it costs those who 
 load-web: $(VENV)/.installed ## Locust's own page, on port 8089
 	@$(USERS) $(OPTIONS)
 
-COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --quiet --no-annotate --no-header
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-annotate --no-header
 ON_CPU := --extra engine-cpu --overrides requirements/overrides-cpu.txt \
 	$(if $(FIND_LINKS),--find-links $(FIND_LINKS),--extra-index-url $(TORCH_CPU_INDEX))
 
 # cpu.txt and gpu.txt have everything. The others have an image's part of it, in the same versions:
-# engine-gpu.txt, what vLLM's own image lacks; ray-gpu.txt, what that of the GPU engine lacks.
+# engine-gpu.txt, what vLLM's own image lacks; ray-gpu.txt, what that of the GPU engine lacks. A line is a
+# package with the hashes of all its files. A folder's torch is one file of many: then torch has none.
 # Needs network. FIND_LINKS may name a folder with the CPU build of torch.
 lock: $(VENV)/.serve ## renew requirements/*.txt from pyproject.toml
 	@set -e; \
-	lock() { list=requirements/$$1.txt; $(COMPILE) --output-file $$list "$${@:2}"; sed -i "/== 'never'/d" $$list; }; \
+	lock() { list=requirements/$$1.txt; $(COMPILE) --output-file $$list "$${@:2}"; \
+		sed -i -e ':a; /\\$$/ { N; s/ *\\\n */ /; ta; }' -e "/== 'never'/d" $(if $(FIND_LINKS),-e '/^torch==.*+cpu/s/ --hash.*//') $$list; }; \
 	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load cluster client image test); }; \
 	part() { lock $$2 pyproject.toml --constraint requirements/$$1.txt --extra image --extra "$${@:3}"; }; \
-	all cpu $(ON_CPU); all gpu --extra engine-gpu; lock clients --group clients; lock audit --group audit; \
+	all cpu $(ON_CPU); all gpu --extra engine-gpu; for group in clients audit uv; do lock $$group --group $$group; done; \
 	part cpu gateway gateway; part cpu load load; part cpu engine-cpu engine $(ON_CPU); part gpu engine-gpu engine; part gpu ray-gpu cluster; \
-	without() { grep --invert-match --line-regexp --fixed-strings --file $$2 requirements/$$1.txt > $(VENV)/rest.txt; \
+	without() { grep --only-matching '^[^ ]*==' $$2 | sed 's/^/^/' > $(VENV)/names.txt; \
+		grep --invert-match --file $(VENV)/names.txt requirements/$$1.txt > $(VENV)/rest.txt; \
 		mv $(VENV)/rest.txt requirements/$$1.txt; }; \
-	grep '^vllm==' requirements/gpu.txt | $(COMPILE) - --constraint requirements/gpu.txt > $(VENV)/vllm.txt; \
+	grep --only-matching '^vllm==[^ ]*' requirements/gpu.txt | $(COMPILE) - --constraint requirements/gpu.txt > $(VENV)/vllm.txt; \
 	without engine-gpu $(VENV)/vllm.txt; without ray-gpu $(VENV)/vllm.txt; without ray-gpu requirements/engine-gpu.txt
 
 clean: ## remove the environment and everything that was made from source

@@ -3,7 +3,8 @@
 The lists are complete and installed without dependency resolution. With resolution, installers add
 CUDA builds of torchvision, torchaudio and torchcodec on a CPU machine, which break
 ``import transformers``. uv takes a quarter of pip's time; pip is the fallback if uv fails (uv sees
-only the pip settings passed on by this module). Their output goes to a log file.
+only the pip settings passed on by this module). Both refuse files whose hashes are not in the lists.
+Their output goes to a log file.
 """
 
 from __future__ import annotations
@@ -63,10 +64,11 @@ class Installer:
             self._uv("installing packages", *given, *files)
         except InstallError:
             self._terminal.step(f"uv cannot install here (see {self.log}): pip does, more slowly")
-            try:
-                self._pip("installing torch", torch)
-            except InstallError:
-                self._pip("installing torch", "--extra-index-url", TORCH_CPU_INDEX, torch)
+            if torch.endswith("+cpu"):
+                try:
+                    self._pip("installing torch", torch)
+                except InstallError:
+                    self._pip("installing torch", "--extra-index-url", TORCH_CPU_INDEX, torch)
             self._pip("installing packages", *files)
         self._pip("installing this project", "--no-build-isolation", "--editable", ".")
 
@@ -119,7 +121,7 @@ class Installer:
 
 def _torch(lists: Sequence[Path]) -> str:
     lines = (line for path in lists for line in path.read_text(encoding="utf-8").splitlines())
-    return next(line for line in lines if line.startswith("torch=="))
+    return next(line.split()[0] for line in lines if line.startswith("torch=="))
 
 
 def _given_to_uv(settings: dict[str, str]) -> list[str]:

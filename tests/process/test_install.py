@@ -84,6 +84,28 @@ def test_pip_does_where_uv_cannot(project: Path) -> None:
     assert {"torch", "sample"} <= {line.split()[0] for line in installed(project).splitlines()}
 
 
+def test_a_package_whose_hash_is_not_in_the_list_is_not_installed(project: Path) -> None:
+    (project / "list.txt").write_text(f"torch==0.0.1+cpu\nsix==1.17.0 --hash=sha256:{'0' * 64}\n")
+    code, said, log = install(project)
+    assert code == 1
+    assert said[-1].startswith("install: installing packages failed")
+    assert "Hash mismatch for `six==1.17.0`" in log  # of uv
+    assert f"Expected sha256 {'0' * 64}" in log  # of pip
+    assert "six" not in {line.split()[0] for line in installed(project).splitlines()}
+
+
+def test_every_package_in_the_lists_has_hashes() -> None:
+    lines = {
+        line
+        for path in (ROOT / "requirements").glob("*.txt")
+        if path.name != "overrides-cpu.txt"
+        for line in path.read_text().splitlines()
+    }
+    without = {line for line in lines if "--hash=sha256:" not in line}
+    assert len(lines) > 380
+    assert without <= {"torch==2.13.0+cpu"}  # has hashes at PyTorch's own index alone
+
+
 def test_no_network_is_one_line(project: Path) -> None:
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null"}
     code, said, log = install(project, PIP_NO_CACHE_DIR="1", PIP_RETRIES="0", **nowhere)
