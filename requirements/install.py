@@ -3,7 +3,7 @@
 The lists are complete and installed without dependency resolution. With resolution, installers add
 CUDA builds of torchvision, torchaudio and torchcodec on a CPU machine, which break
 ``import transformers``. uv takes a quarter of pip's time; pip is the fallback if uv fails (uv sees
-only the pip settings passed on by this module). Both refuse files whose hashes are not in the lists.
+only the pip settings passed on by this module). Both refuse files whose hashes the lists lack.
 Their output goes to a log file.
 """
 
