@@ -299,7 +299,7 @@ def evaluate(
     setting = {"base": model.lock.base.name, "dtype": dtype, **machine(*PACKAGES)}
     results = {}
     for name, answers in found.items():
-        parity = agreeing(model.base, settings.adapters / name, dtype, answers.greedy)
+        parity = agreeing(model.base, model.adapters / name, dtype, answers.greedy)
         results[name] = evaluation(TASKS[name], answers, parity, setting), answers.golden
     return results
 

@@ -15,7 +15,7 @@ from ray.serve.llm.deployment import LLMServer
 
 from deploy.ray.versions import check_versions
 from serving.engine.command import arguments, environment
-from serving.engine.machine import choose
+from serving.engine.machine import Machine, choose
 from serving.engine.preflight import check_model
 from serving.engine.settings import EngineSettings
 from serving.process import load
@@ -41,16 +41,25 @@ class Engine(LLMServer):
     """A replica that exits as soon as its engine is dead. Serve waits for three failed health
     checks; until then a dead replica fails faster than others respond and gets the most requests.
 
+    What needs the model's files or the device happens here rather than in ``build``, which runs
+    where neither may be: on a cluster's head node.
+
     Args:
-        config: fields of ``LLMConfig``.
-        command: options of ``vllm serve``. Parsed here rather than in ``build`` because vLLM's
-            parser needs the device, which a cluster's head node lacks.
+        config: fields of ``LLMConfig``, but for the model and the options of vLLM.
+        machine: what a replica has, but for its processor's data type.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, config: dict[str, Any], command: list[str]
+        self, config: dict[str, Any], machine: Machine
     ) -> None:
-        await super().__init__(LLMConfig(**config, engine_kwargs=engine_options(command)))
+        settings = load(EngineSettings)
+        model = check_model(settings)
+        os.environ["HF_HUB_OFFLINE"] = "1"  # of the engine's process: now all is here
+        command = arguments(settings, model, choose(settings, machine.gpu, machine.threads), None)
+        source = {"model_id": model.lock.base.name, "model_source": str(model.base)}
+        options = engine_options(command[command.index("serving.engine.serve") + 1 :])
+        config = {**config, "model_loading_config": source, "engine_kwargs": options}
+        await super().__init__(LLMConfig(**config))
 
     async def __serve_build_asgi_app__(self) -> Any:
         app = await super().__serve_build_asgi_app__()
@@ -87,28 +96,22 @@ def build(options: dict[str, Any]) -> Application:
         options: ``bundle``, a replica's resources by Ray resource name.
 
     Raises:
-        ValueError: versions, settings, model or adapters are incompatible.
+        ValueError: versions or settings are incompatible.
     """
     check_versions()
     settings = load(EngineSettings)
-    model = check_model(settings)
     gpu = "GPU" in options["bundle"]
     machine = choose(settings, gpu, max(1, int(options["bundle"]["CPU"])))
-    command = arguments(settings, model.base, model.lock, model.rank, machine, None)
-    config = {
-        "model_loading_config": {
-            "model_id": model.lock.base.name,
-            "model_source": str(model.base),
-        },
+    variables = environment(settings, machine, None)
+    del variables["HF_HUB_OFFLINE"]  # a replica fetches what its node lacks
+    config: dict[str, Any] = {
+        "model_loading_config": {"model_id": "base"},  # a replica reads its name
         "deployment_config": {"ray_actor_options": {"num_cpus": 0}},  # the bundle holds them all
         "placement_group_config": {"bundles": [options["bundle"]]},
         "accelerator_config": None if gpu else {"kind": "cpu"},
-        "runtime_env": {"env_vars": environment(settings, machine, None)},
+        "runtime_env": {"env_vars": variables},
     }
     deployment: Any = serve.deployment(serve.ingress()(Engine))
     given = Engine.get_deployment_options(LLMConfig(**config))
-    options_of_vllm = command[command.index("serving.engine.serve") + 1 :]
-    application: Application = deployment.options(name="Engine", **given).bind(
-        config, options_of_vllm
-    )
+    application: Application = deployment.options(name="Engine", **given).bind(config, machine)
     return application

@@ -21,7 +21,7 @@ def check_versions() -> None:
         for name in names:
             with suppress(PackageNotFoundError):
                 found = version(name)
-        if found.partition("+")[0] != tested:
+        if found.partition("+")[0] != tested:  # CUDA's version does not matter
             raise StartError(
                 f"{names[0]} {tested} is needed, {found or 'none'} is installed: run "
                 "`make environment`, or use the image that is built for Ray"

@@ -191,7 +191,7 @@ class Starter:
         settings = self._settings(port := free_port())
         checked = check_model(settings)
         machine = look(settings, checked.hidden_size)
-        command = arguments(settings, checked.base, checked.lock, checked.rank, machine, None)
+        command = arguments(settings, checked, machine, None)
         at = command.index("--structured-outputs-config.backend")
         del command[at : at + 2]
         if name == "ngram":
@@ -205,7 +205,7 @@ class Starter:
     def _settings(self, port: int) -> EngineSettings:
         return EngineSettings(
             model=str(self._base),
-            adapters=self._adapters,
+            adapters=str(self._adapters),
             engine_port=port or free_port(),
             engine_drafter="off",
         )

@@ -31,7 +31,7 @@ def main() -> None:
     )
     if machine.warning:
         print(f"engine: warning: {machine.warning}", flush=True)
-    command = arguments(settings, model.base, model.lock, model.rank, machine, traces)
+    command = arguments(settings, model, machine, traces)
     variables = {**os.environ, **environment(settings, machine, traces), FOLDER: folder}
     os.execve(command[0], command, variables)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from serving.adapter import LORA_RANKS
 from serving.engine.machine import Machine
+from serving.engine.preflight import Checked
 from serving.engine.settings import EngineSettings
-from serving.lock import Lock
 from serving.process import memory_gib
 from serving.tracing import TraceTarget
 from serving.vllm_plugin import cap
@@ -36,9 +36,7 @@ LONG_PROMPT_TOKENS = 96
 
 def arguments(
     settings: EngineSettings,
-    base: Path,
-    lock: Lock,
-    rank: int,
+    model: Checked,
     machine: Machine,
     traces: TraceTarget | None,
 ) -> list[str]:
@@ -46,16 +44,14 @@ def arguments(
 
     Args:
         settings: engine settings.
-        base: folder of the base model.
-        lock: lock file, which names the base model and the adapters.
-        rank: largest adapter rank.
+        model: what ``check_model`` returned.
         machine: hardware to run on.
         traces: destination of spans; None disables tracing.
     """
-    modules = [f"{name}={settings.adapters / name}" for name in lock.adapters]
+    modules = [f"{name}={model.adapters / name}" for name in model.lock.adapters]
     options: dict[str, str | int | float] = {
-        "--model": str(base),
-        "--served-model-name": lock.base.name,
+        "--model": str(model.base),
+        "--served-model-name": model.lock.base.name,
         "--host": settings.engine_host,
         "--port": settings.engine_port,
         # vLLM's default is one per engine core; two on two CPU cores were no faster.
@@ -68,7 +64,7 @@ def arguments(
         "--max-num-batched-tokens": 8192,
         # Longer prompts are read in parts: the others need not wait for them.
         "--long-prefill-token-threshold": LONG_PROMPT_TOKENS,
-        "--max-lora-rank": next(size for size in LORA_RANKS if size >= rank),
+        "--max-lora-rank": next(size for size in LORA_RANKS if size >= model.rank),
         # One more slot than adapters. On CPU, vLLM 0.32 applies the last slot's weights to requests
         # without an adapter; an empty slot's are zero (vllm/lora/ops/torch_ops/lora_ops.py).
         "--max-loras": len(modules) + 1,

@@ -32,6 +32,10 @@ ONE_THREAD_HIDDEN_SIZE = 512
 """Hidden size up to which one thread computes a model. Of two threads, each waits at every
 operation until the other has been given its processor; with 256, a request alone took as long, and
 beside busy clients a fifth more were answered with one."""
+CUDA = "libcuda.so.1"
+"""Comes with NVIDIA's driver; its API is stable (cuDriverGetVersion, cuDeviceGetAttribute)."""
+NEEDED_CUDA, NEEDED_DRIVER, OLDEST_CAPABILITY = 13, 580, (7, 5)
+"""Of vLLM 0.32's builds: CUDA 13 runs on Turing (T4) and newer, not on Volta (V100)."""
 NUMA = "libnuma.so.1"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (its size is read)
 NEEDED_SHARED_BYTES = 2**24
@@ -65,7 +69,7 @@ def look(settings: EngineSettings, hidden_size: int) -> Machine:
         StartError: a required GPU or libnuma is missing, or there is too little shared memory.
     """
     gpu = has_gpu()
-    check_machine(settings.engine_device, gpu)
+    check_machine(settings.engine_device, gpu, driver_cuda())
     return choose(settings, gpu, threads(settings.engine_data_parallel, hidden_size))
 
 
@@ -76,14 +80,43 @@ def choose(settings: EngineSettings, gpu: bool, threads: int) -> Machine:
 
 
 def has_gpu() -> bool:
-    """Return whether the installed vLLM can use an NVIDIA GPU."""
+    """Return whether the installed vLLM can use an NVIDIA GPU.
+
+    Raises:
+        StartError: there is one, but it is too old.
+    """
     try:
         version(CPU_BUILD)
     except PackageNotFoundError:
         import torch
 
-        return torch.cuda.is_available()
+        if not torch.cuda.is_available():
+            return False
+        found: tuple[int, int] = torch.cuda.get_device_capability()
+        if found < OLDEST_CAPABILITY:
+            name, has, needed = torch.cuda.get_device_name(), _dotted(found), OLDEST_CAPABILITY
+            raise StartError(
+                f"this GPU, {name}, has CUDA compute capability {has}, and vLLM here needs "
+                f"{_dotted(needed)}: use a T4 or newer, or the engine's CPU image"
+            ) from None
+        return True
     return False
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return "{}.{}".format(*version)
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """Return the newest CUDA version that the installed NVIDIA driver can run, (major, minor);
+    None without a driver."""
+    found = ctypes.c_int()
+    try:
+        if ctypes.CDLL(CUDA).cuDriverGetVersion(ctypes.byref(found)):
+            return None
+    except OSError:
+        return None
+    return found.value // 1000, found.value % 1000 // 10
 
 
 def instructions(variables: Mapping[str, str]) -> frozenset[str]:
@@ -138,16 +171,23 @@ def threads(engines: int, hidden_size: int) -> int:
     return max(1, min(int(cores()), physical) // engines)
 
 
-def check_machine(device: str, gpu: bool) -> None:
+def check_machine(device: str, gpu: bool, cuda: tuple[int, int] | None) -> None:
     """Check vLLM's machine requirements before it loads anything.
 
     Args:
         device: value of ``ENGINE_DEVICE``, ``auto`` or ``gpu``.
         gpu: whether a GPU is available.
+        cuda: result of ``driver_cuda``.
 
     Raises:
-        StartError: a required GPU or libnuma is missing, or there is too little shared memory.
+        StartError: a required GPU or libnuma is missing, the driver is too old, or there is too
+            little shared memory.
     """
+    if device == "gpu" and not gpu and cuda and cuda[0] < NEEDED_CUDA:
+        raise StartError(
+            f"ENGINE_DEVICE=gpu, but NVIDIA's driver on this node runs CUDA {_dotted(cuda)} at "
+            f"most, and vLLM here needs {NEEDED_CUDA}: install driver {NEEDED_DRIVER} or newer"
+        )
     if device == "gpu" and not gpu:
         raise StartError(
             "ENGINE_DEVICE=gpu, but no NVIDIA GPU was found: install NVIDIA's driver and "

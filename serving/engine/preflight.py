@@ -4,6 +4,7 @@ Each failure raises one message that names the file and the fix. This module doe
 """
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,40 +16,95 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from serving.adapter import AdapterError, Shapes, check_files, linear_shapes
 from serving.engine.settings import EngineSettings
-from serving.lock import LOCK_NAME, SIGNATURE_NAME, AdapterEntry, Lock, sha256
+from serving.lock import (
+    CONFIG,
+    LOCK_NAME,
+    SIGNATURE_NAME,
+    WEIGHTS,
+    AdapterEntry,
+    BaseEntry,
+    Lock,
+    sha256,
+)
 from serving.tasks.registry import TASKS
+
+BASE_PATTERNS = ("*.json", "*.safetensors")
+"""Files of a base that vLLM reads; repositories may have the weights in other formats too."""
+ADAPTER_PATTERNS = (f"{LOCK_NAME}*", *(f"*/{name}" for name in (CONFIG, WEIGHTS)))
 
 
 class PreflightError(ValueError):
     """A file is missing or incompatible; the message says what to do."""
 
 
-def locate_base(model: str, revision: str | None) -> Path:
-    """Return the base model's folder: ``model`` itself, or its Hugging Face cache snapshot.
+def locate_base(model: str, base: BaseEntry) -> Path:
+    """Return the base model's folder: ``model`` itself, or its Hugging Face cache snapshot, into
+    which the files that it lacks are fetched.
 
     Raises:
-        PreflightError: the folder does not exist, or the model is not cached and cannot be fetched.
+        PreflightError: the folder does not exist, or a file is not cached and cannot be fetched.
     """
     path = Path(model)
     if (path / "config.json").is_file():
         return path
-    looks_local = path.exists() or model.startswith((".", "/")) or model.count("/") != 1
-    if looks_local:
+    if _looks_local(model):
         raise PreflightError(
             f"MODEL={model}: no config.json there. Name a folder with a Hugging Face model, "
             "or unset MODEL for the demo model"
         )
-    for local_only in (True, False):
-        try:
-            found = Path(snapshot_download(model, revision=revision, local_files_only=local_only))
-        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
-            continue
-        if any(found.glob("*.safetensors")):
-            return found  # the cache may hold only the tokenizer
+    if found := _from_hub(model, base.revision, BASE_PATTERNS, base.files):
+        return found
     raise PreflightError(
         f"MODEL={model} is not in the Hugging Face cache and cannot be fetched. Connect once to "
         "fetch it, name a local folder, or unset MODEL and ADAPTERS for the demo model"
     )
+
+
+def locate_adapters(adapters: str) -> Path:
+    """Return the adapters' folder: ``adapters`` itself, or its Hugging Face cache snapshot.
+
+    Args:
+        adapters: a folder, or a repository's name on the hub, with ``@`` and a revision or without.
+
+    Raises:
+        PreflightError: they are not cached and cannot be fetched.
+    """
+    if (Path(adapters) / LOCK_NAME).is_file() or _looks_local(adapters):
+        return Path(adapters)
+    name, _, revision = adapters.partition("@")
+    files = [LOCK_NAME, *(f"{task}/{file}" for task in TASKS for file in (CONFIG, WEIGHTS))]
+    if found := _from_hub(name, revision or None, ADAPTER_PATTERNS, files):
+        return found
+    raise PreflightError(
+        f"ADAPTERS={adapters} are not in the Hugging Face cache and cannot be fetched: connect "
+        "once to fetch them, or name a folder that finetune.export wrote"
+    )
+
+
+def _looks_local(name: str) -> bool:
+    return Path(name).exists() or name.startswith((".", "/")) or name.count("/") != 1
+
+
+def _from_hub(
+    name: str, revision: str | None, patterns: Sequence[str], files: Collection[str]
+) -> Path | None:
+    """Return the cache's snapshot of a repository, fetched as far as it lacks ``files``; None if
+    they cannot be had. A branch may have moved on since it was cached; a revision has not."""
+    for local_only in (True, False) if revision else (False, True):
+        try:
+            found = Path(
+                snapshot_download(
+                    name,
+                    revision=revision,
+                    allow_patterns=list(patterns),
+                    local_files_only=local_only,
+                )
+            )
+        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
+            continue
+        if all((found / file).is_file() for file in files):
+            return found
+    return None
 
 
 def check_base(folder: Path, adapters: Path, lock: Lock) -> None:
@@ -137,6 +193,9 @@ class Checked:
 
     lock: Lock
     base: Path
+    """Its folder."""
+    adapters: Path
+    """Folder with one subfolder per adapter."""
     rank: int
     """Largest adapter rank."""
 
@@ -154,11 +213,12 @@ def check_model(settings: EngineSettings) -> Checked:
         LockError: the lock file is missing or unreadable.
         PreflightError: the first check that failed.
     """
+    adapters = locate_adapters(settings.adapters)
     if settings.lock_key:
-        check_signature(settings.lock_key, settings.adapters)
-    lock = Lock.load(settings.adapters)
-    base = locate_base(settings.model, lock.base.revision)
-    return Checked(lock, base, preflight(base, settings.adapters, lock))
+        check_signature(settings.lock_key, adapters)
+    lock = Lock.load(adapters)
+    base = locate_base(settings.model, lock.base)
+    return Checked(lock, base, adapters, preflight(base, adapters, lock))
 
 
 def preflight(base: Path, adapters: Path, lock: Lock) -> int:

@@ -19,8 +19,9 @@ class EngineSettings(BaseSettings):
     model: str = str(DEMO / "base")
     """Base model: a folder or a Hugging Face Hub name, for example
     ``EleutherAI/polyglot-ko-1.3b``."""
-    adapters: Path = DEMO / "adapters"
-    """Folder that contains ``lock.json`` and one subfolder per adapter."""
+    adapters: str = str(DEMO / "adapters")
+    """Folder that contains ``lock.json`` and one subfolder per adapter, or the name of a Hugging
+    Face Hub repository with those, and after an @ its revision: ``you/adapters@v2``."""
     lock_key: Path | None = None
     """File with a public Ed25519 key; the lock file must then be signed by its private half
     (deploy/README.md)."""

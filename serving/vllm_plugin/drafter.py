@@ -21,7 +21,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from serving.language.output import Output
 from serving.tasks.registry import TASKS, parse_prompt
-from serving.vllm_plugin import TESTED_VLLM
+from serving.vllm_plugin import is_tested
 from serving.vllm_plugin.follower import Follower, token_bytes
 from serving.vllm_plugin.memory import Memory, Progress
 from serving.vllm_plugin.metrics import Counts, DrafterMetrics
@@ -119,7 +119,7 @@ class Drafter:
         self._checked = False
         self._failures = 0
         self.metrics = DrafterMetrics(TASKS)
-        if vllm.__version__ == TESTED_VLLM:  # the runner makes its drafter before its batch
+        if is_tested(vllm.__version__):  # the runner makes its drafter before its batch
             setattr(gpu_model_runner, "build_logitsprocs", biases.build)  # noqa: B010
             setattr(GPUModelRunner, "_input_fits_in_drafter", input_fits_in_drafter)  # noqa: B010
 

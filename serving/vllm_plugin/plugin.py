@@ -14,7 +14,7 @@ import logging
 
 from serving.metrics import remove_folder
 from serving.process import die_with_parent
-from serving.vllm_plugin import TESTED_VLLM, cap
+from serving.vllm_plugin import TESTED_VLLM, cap, is_tested
 
 LORA_WRAPPER = "serving.vllm_plugin.patches.lora.GroupedPunicaWrapper"
 
@@ -32,7 +32,7 @@ def register() -> None:
 
     if current_platform.is_cpu():
         _allow_amx()
-    if vllm.__version__ != TESTED_VLLM:
+    if not is_tested(vllm.__version__):
         log.warning(
             "vLLM is %s, not %s: callers' constraints are not limited, and LoRA, batches and "
             "sampling on CPU are left as they are",

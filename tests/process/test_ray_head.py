@@ -10,8 +10,8 @@ from vllm.platforms.interface import UnspecifiedPlatform
 vllm.platforms._current_platform = UnspecifiedPlatform()
 import deploy.ray.app as app
 deployment = app.build({"bundle": {"GPU": 1, "CPU": 4}})._bound_deployment
-config, command = deployment.init_args
-print(deployment.name, config["placement_group_config"], "--enable-lora" in command)
+config, machine = deployment.init_args
+print(deployment.name, config["placement_group_config"], machine.gpu)
 """
 
 
@@ -19,7 +19,8 @@ def test_a_head_without_a_gpu_builds_the_application_for_workers_that_have_one()
     """vLLM knows no device there."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ON_A_HEAD],
-        env={**os.environ, "RAY_ADDRESS": "local"},  # whatever cluster there is, or was
+        # Whatever cluster there is, or was; and the model is where the workers are.
+        env={**os.environ, "RAY_ADDRESS": "local", "MODEL": "/nowhere", "ADAPTERS": "/nowhere"},
         capture_output=True,
         text=True,
         timeout=120,

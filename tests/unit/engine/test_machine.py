@@ -1,14 +1,25 @@
 """What a machine gives the engine, and what it lacks in one line."""
 
+import ctypes
 import os
 import shutil
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
 
 from serving.engine import machine
-from serving.engine.machine import SHARED_MEMORY, arithmetic, check_machine, instructions, threads
+from serving.engine.machine import (
+    SHARED_MEMORY,
+    arithmetic,
+    check_machine,
+    driver_cuda,
+    has_gpu,
+    instructions,
+    threads,
+)
 from serving.process import StartError
 
 NEHALEM, CASCADE_LAKE, ZEN_4, SAPPHIRE_RAPIDS, NEOVERSE_N1, NEOVERSE_V1 = (
@@ -137,21 +148,71 @@ def test_a_thread_for_each_core_that_is_left_to_use(
 
 
 def test_a_gpu_that_is_not_there_is_one_line() -> None:
-    check_machine("gpu", gpu=True)
-    check_machine("auto", gpu=False)
+    check_machine("gpu", gpu=True, cuda=None)
+    check_machine("auto", gpu=False, cuda=None)
     with pytest.raises(StartError, match=r"ENGINE_DEVICE=gpu, but no NVIDIA GPU .* --gpus all"):
-        check_machine("gpu", gpu=False)
+        check_machine("gpu", gpu=False, cuda=None)
+
+
+def test_a_driver_that_is_too_old_is_told_from_none() -> None:
+    check_machine("gpu", gpu=True, cuda=(13, 0))
+    with pytest.raises(StartError, match=r"runs CUDA 12\.8 .* install driver 580 or newer"):
+        check_machine("gpu", gpu=False, cuda=(12, 8))
+    with pytest.raises(StartError, match="no NVIDIA GPU was found"):
+        check_machine("gpu", gpu=False, cuda=(13, 0))  # a driver, and no GPU in this container
+
+
+class Driver:
+    def __init__(self, code: int, version: int) -> None:
+        self._code, self._version = code, version
+
+    def cuDriverGetVersion(self, found: object) -> int:
+        ctypes.cast(cast(Any, found), ctypes.POINTER(ctypes.c_int))[0] = self._version
+        return self._code
+
+
+@pytest.mark.parametrize(
+    ("code", "version", "expected"),
+    [(0, 12080, (12, 8)), (0, 13000, (13, 0)), (0, 13010, (13, 1)), (100, 0, None)],
+)
+def test_the_driver_says_which_cuda_it_runs(
+    code: int, version: int, expected: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert driver_cuda() is None  # this machine has none
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver(code, version))
+    assert driver_cuda() == expected
+
+
+@pytest.mark.parametrize(
+    ("capability", "words"),
+    [((7, 0), "V100, has .* 7.0, .* needs 7.5"), ((7, 5), ""), ((9, 0), "")],
+)
+def test_a_gpu_that_is_too_old_is_one_line(
+    capability: tuple[int, int], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_cpu_build(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(machine, "version", no_cpu_build)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "V100")
+    if not words:
+        assert has_gpu()
+        return
+    with pytest.raises(StartError, match=words):
+        has_gpu()
 
 
 def test_no_libnuma_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "NUMA", "libnuma.so.none")
-    check_machine("auto", gpu=True)
+    check_machine("auto", gpu=True, cuda=None)
     with pytest.raises(StartError, match="apt-get install libnuma1"):
-        check_machine("auto", gpu=False)
+        check_machine("auto", gpu=False, cuda=None)
 
 
 def test_too_little_shared_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=2**20)
     monkeypatch.setattr("serving.engine.machine.shutil.disk_usage", {SHARED_MEMORY: usage}.get)
     with pytest.raises(StartError, match=r"/dev/shm has less than 16 MiB left: .*--shm-size"):
-        check_machine("auto", gpu=False)
+        check_machine("auto", gpu=False, cuda=None)

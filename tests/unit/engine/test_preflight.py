@@ -22,7 +22,13 @@ from torch import Tensor
 from loadtests.service import free_port
 from serving.engine.command import arguments, environment
 from serving.engine.machine import Machine
-from serving.engine.preflight import PreflightError, check_model, locate_base, preflight
+from serving.engine.preflight import (
+    Checked,
+    PreflightError,
+    check_model,
+    locate_base,
+    preflight,
+)
 from serving.engine.settings import DEMO, EngineSettings
 from serving.lock import Lock, LockError, sha256
 from serving.process import StartError, check_port
@@ -42,7 +48,7 @@ def demo(tmp_path: Path) -> Path:
 
 def check(demo: Path) -> int:
     lock = Lock.load(demo / "adapters")
-    return preflight(locate_base(str(demo / "base"), None), demo / "adapters", lock)
+    return preflight(locate_base(str(demo / "base"), lock.base), demo / "adapters", lock)
 
 
 def edit(path: Path, **fields: object) -> None:
@@ -256,7 +262,9 @@ def signed(demo: Path) -> EngineSettings:
     key, adapters = Ed25519PrivateKey.generate(), demo / "adapters"
     (demo / "key.pub").write_bytes(pem(key.public_key()))
     (adapters / "lock.json.sig").write_bytes(key.sign((adapters / "lock.json").read_bytes()))
-    return EngineSettings(model=str(demo / "base"), adapters=adapters, lock_key=demo / "key.pub")
+    return EngineSettings(
+        model=str(demo / "base"), adapters=str(adapters), lock_key=demo / "key.pub"
+    )
 
 
 def pem(key: Any) -> bytes:
@@ -393,8 +401,9 @@ def test_a_port_that_is_taken_stops_the_start_in_one_line() -> None:
 
 def test_the_command_line_names_base_adapters_and_backend() -> None:
     settings = EngineSettings(engine_port=9)
-    lock = Lock.load(settings.adapters)
-    command = arguments(settings, DEMO / "base", lock, rank=12, machine=CPU, traces=None)
+    lock = Lock.load(DEMO / "adapters")
+    model = Checked(lock, DEMO / "base", DEMO / "adapters", rank=12)
+    command = arguments(settings, model, machine=CPU, traces=None)
     options = dict(itertools.pairwise(command))
     assert options["--load-format"] == "safetensors"
     assert not any("trust" in word for word in command), "models are data"
@@ -409,7 +418,7 @@ def test_the_command_line_names_base_adapters_and_backend() -> None:
     assert "--gpu-memory-utilization" not in command
     assert "--otlp-traces-endpoint" not in command
     target = TraceTarget("http://collector:4318/v1/traces", "http/protobuf")
-    on_gpu = arguments(settings, DEMO / "base", lock, rank=16, machine=GPU, traces=target)
+    on_gpu = arguments(settings, model, machine=GPU, traces=target)
     assert "--gpu-memory-utilization" in on_gpu
     assert dict(itertools.pairwise(on_gpu))["--otlp-traces-endpoint"] == target.endpoint
     traced = environment(settings, GPU, target)

@@ -43,9 +43,11 @@ def test_this_environment_has_the_version_that_was_tested() -> None:
     assert vllm.__version__ == TESTED_VLLM
 
 
+@pytest.mark.parametrize("version", [TESTED_VLLM, f"{TESTED_VLLM}+cpu", f"{TESTED_VLLM}+cu129"])
 def test_lora_batches_and_sampling_on_cpu_are_ours_on_the_tested_version(
-    caplog: pytest.LogCaptureFixture,
+    version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(vllm, "__version__", version)
     register()
     assert current_platform.get_punica_wrapper() == LORA_WRAPPER
     assert CudagraphDispatcher.dispatch is dispatch
