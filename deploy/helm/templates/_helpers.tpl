@@ -1,0 +1,160 @@
+{{- define "routine.labels" -}}
+app.kubernetes.io/part-of: routine
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{/* Image of a target of deploy/docker/Dockerfile: (list . "gateway"). */}}
+{{- define "routine.image" -}}
+{{- $images := (index . 0).Values.images -}}
+{{ $images.registry }}routine-{{ index . 1 }}:{{ $images.tag | default (index . 0).Chart.AppVersion }}
+{{- end }}
+
+{{/* What all pods have in common. Service links would set ENGINE_PORT=tcp://..., one of our variables. */}}
+{{- define "routine.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "routine.container" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Pods spread over nodes: the labels that they share. */}}
+{{- define "routine.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector: {matchLabels: {{ toJson . }}}
+{{- end }}
+
+{{- define "routine.env" -}}
+{{- range $name, $value := . }}
+- {name: {{ $name }}, value: {{ $value | toString | quote }}}
+{{- end }}
+{{- end }}
+
+{{- define "routine.engineEnv" -}}
+- name: VLLM_API_KEY
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.engine.keySecret }}, key: key}
+- {name: MODEL, value: {{ .Values.models.base | quote }}}
+- {name: ADAPTERS, value: {{ .Values.models.adapters | quote }}}
+- name: HF_TOKEN
+  valueFrom:
+    secretKeyRef: {name: hugging-face, key: token, optional: true}
+{{- if .Values.models.lockKey }}
+- {name: LOCK_KEY, value: /lock/lock.pub}
+{{- end }}
+{{- include "routine.env" .Values.engine.env }}
+{{- end }}
+
+{{- define "routine.modelMounts" -}}
+{{- if include "routine.modelVolume" . }}
+- {name: models, mountPath: /models, readOnly: true}
+{{- end }}
+{{- if .Values.models.lockKey }}
+- {name: lock, mountPath: /lock, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "routine.workMounts" -}}
+- {name: cache, mountPath: /cache}
+- {name: tmp, mountPath: /tmp}
+- {name: shared-memory, mountPath: /dev/shm}
+{{- end }}
+
+{{/* Source of the volume "models"; empty if base and adapters are on the hub. */}}
+{{- define "routine.modelVolume" -}}
+{{- with .Values.models }}
+{{- if .claim -}}
+persistentVolumeClaim: {claimName: {{ .claim }}, readOnly: true}
+{{- else if .image -}}
+image: {reference: {{ .image | quote }}}
+{{- else if .rclone.remote -}}
+emptyDir: {sizeLimit: {{ .rclone.size }}}
+{{- else if or (hasPrefix "/" .base) (hasPrefix "/" .adapters) }}
+{{- fail "models: base and adapters are folders; set models.claim, models.image or models.rclone.remote to what /models is, or name both on the Hugging Face hub" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "routine.modelVolumes" -}}
+{{- with include "routine.modelVolume" . }}
+- name: models
+  {{- . | nindent 2 }}
+{{- end }}
+{{- if .Values.models.rclone.remote }}
+- name: rclone
+  secret: {secretName: {{ required "models.rclone.secret: name the Secret with rclone.conf" .Values.models.rclone.secret }}}
+{{- end }}
+{{- with .Values.models.lockKey }}
+- name: lock
+  secret: {secretName: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{- define "routine.workVolumes" -}}
+- name: cache
+  {{- if .Values.engine.cacheClaim }}
+  persistentVolumeClaim: {claimName: {{ .Values.engine.cacheClaim }}}
+  {{- else }}
+  emptyDir: {sizeLimit: 20Gi}
+  {{- end }}
+- name: tmp
+  emptyDir: {sizeLimit: 4Gi}
+- name: shared-memory
+  emptyDir: {medium: Memory, sizeLimit: 1Gi}
+{{- end }}
+
+{{/* Fetches the models; what a restart finds complete is not fetched again. */}}
+{{- define "routine.fetch" -}}
+{{- with .Values.models.rclone }}
+{{- if .remote }}
+initContainers:
+  - name: models
+    image: {{ .image }}
+    args: [copy, --checksum, --config=/rclone/rclone.conf, --cache-dir=/tmp, {{ .remote | quote }}, /models]
+    resources:
+      requests: {cpu: 500m, memory: 512Mi}
+      limits: {cpu: "2", memory: 1Gi}
+    securityContext: {{ include "routine.container" $ | nindent 6 }}
+    volumeMounts:
+      - {name: models, mountPath: /models}
+      - {name: rclone, mountPath: /rclone, readOnly: true}
+      - {name: tmp, mountPath: /tmp}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "routine.fromPrometheus" -}}
+- namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ .Values.monitoring.namespace }}
+  podSelector:
+    matchLabels:
+      app.kubernetes.io/name: prometheus
+{{- end }}
+
+{{/* A PromQL expression for this release alone: each selector names its namespace. */}}
+{{- define "routine.inNamespace" -}}
+{{- $metric := `\b(routine_\w+|routine:[\w:]+|vllm:\w+|up)` -}}
+{{- $selector := printf `namespace="%s"` (index . 0).Release.Namespace -}}
+{{- $some := regexReplaceAll (print $metric `\{`) (index . 1) (print `${1}{` $selector `, `) -}}
+{{- regexReplaceAll (print $metric `([^\w:{]|$)`) $some (print `${1}{` $selector `}${2}`) -}}
+{{- end }}
