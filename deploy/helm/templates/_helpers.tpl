@@ -82,6 +82,9 @@ topologySpreadConstraints:
 {{/* Source of the volume "models"; empty if base and adapters are on the hub. */}}
 {{- define "routine.modelVolume" -}}
 {{- with .Values.models }}
+{{- if gt (len (compact (list .claim .image .rclone.remote))) 1 }}
+{{- fail "models: name one of claim, image and rclone.remote" }}
+{{- end }}
 {{- if .claim -}}
 persistentVolumeClaim: {claimName: {{ .claim }}, readOnly: true}
 {{- else if .image -}}
