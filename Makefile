@@ -113,7 +113,7 @@ sbom: $(VENV)/.audit ## write a CycloneDX bill of materials of each image's pack
 	@mkdir -p sbom; for image in $(IMAGES); do $(VENV)/audit/bin/cyclonedx-py requirements \
 		requirements/$$image.txt --output-reproducible --output-file sbom/$$image.cdx.json || exit 1; done
 
-documents: $(VENV)/.installed ## write the table of metrics and the operator's rules
+documents: $(VENV)/.installed ## write the tables of variables and metrics, and the API document
 	@$(BIN)/python -m deploy.documents
 
 dashboard-preview: $(VENV)/.installed $(VENV)/.prometheus ## draw the overview from a short load

@@ -1,7 +1,7 @@
-"""Generate the files derived from code and rules: ``make documents``.
+"""Generate the files derived from code: ``make documents``.
 
-These are the tables of variables and metrics, the API document, and the Prometheus operator's copy
-of the rules. All are committed; a test fails if they differ from this module's output.
+These are the tables of variables and metrics, and the API document. All are committed; a test fails
+if they differ from this module's output.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic_settings import BaseSettings
 from tabulate import tabulate
 
@@ -29,7 +28,6 @@ HERE = Path(__file__).parent
 CONFIGURATION = HERE.parent / "docs" / "configuration.md"
 API = HERE.parent / "docs" / "openapi.json"
 METRICS = HERE / "observability" / "metrics.md"
-OPERATOR_RULES = HERE / "kubernetes" / "base" / "rules.yaml"
 
 
 def metrics_page() -> str:
@@ -97,25 +95,10 @@ def api_document() -> str:
     return json.dumps(asyncio.run(described()), ensure_ascii=False, indent=1) + "\n"
 
 
-def operator_rules() -> str:
-    """Return the recording rules and alerts as a Prometheus operator PrometheusRule."""
-    files = sorted((HERE / "observability" / "rules").glob("*.yml"))
-    groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
-    resource = {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "PrometheusRule",
-        "metadata": {"name": "routine"},
-        "spec": {"groups": groups},
-    }
-    text: str = yaml.safe_dump(resource, sort_keys=False, allow_unicode=True, width=120)
-    return "# Written by `make documents` from deploy/observability/rules.\n" + text
-
-
 DOCUMENTS = {
     CONFIGURATION: configuration_page,
     API: api_document,
     METRICS: metrics_page,
-    OPERATOR_RULES: operator_rules,
 }
 
 

@@ -21,7 +21,10 @@ from serving.process import StartError
 DASHBOARD = HERE / "grafana" / "dashboards" / "routine.json"
 PICTURE = HERE / "overview.png"
 LOCUST = "-m locust -f loadtests/load/locustfile.py,loadtests/load/stairs.py --headless"
-VARIABLES = {"$gateway": ".*", "$engine": ".*", "$adapter": ".*", "$__rate_interval": "10s"}
+VARIABLES = {
+    **dict.fromkeys(("$namespace", "$gateway", "$engine", "$adapter"), ".*"),
+    "$__rate_interval": "10s",
+}
 
 
 def expression(query: str) -> str:

@@ -75,7 +75,16 @@ def test_every_panel_says_what_it_shows_in_which_unit_and_where_it_is_bad() -> N
     assert with_limits > 30
     variables = json.loads(DASHBOARD.read_text())["templating"]["list"]
     names = [variable["name"] for variable in variables]
-    assert names == ["datasource", "gateway", "engine", "adapter"]
+    assert names == ["datasource", "namespace", "gateway", "engine", "adapter"]
+
+
+def test_every_query_of_a_panel_is_of_the_chosen_namespace() -> None:
+    name = re.compile(r"\b(?:routine_\w+|routine:[\w:]+|vllm:\w+|up)\b")
+    for _, panel in panels():
+        for target in panel["targets"]:
+            query = target["expr"]
+            for found in name.finditer(query):
+                assert query[found.end() :].startswith('{namespace=~"$namespace"'), query
 
 
 def test_own_metrics_in_panels_and_alerts_exist_with_their_labels() -> None:
@@ -86,7 +95,8 @@ def test_own_metrics_in_panels_and_alerts_exist_with_their_labels() -> None:
     assert len(used) > 50
     for name, selector in used:
         known = labels[re.sub(r"_(bucket|sum|count)$", "", name)]
-        assert set(re.findall(r"(\w+)(?==|!=)", selector)) <= {*known, "instance", "le"}, name
+        known = (*known, "namespace", "instance", "le")
+        assert set(re.findall(r"(\w+)(?==|!=)", selector)) <= {*known}, name
     recorded = set(re.findall(r"record: (\S+)", (RULES / "objectives.yml").read_text()))
     assert set(re.findall(r"routine:\w+:\w+", written)) <= recorded
 
