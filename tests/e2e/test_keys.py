@@ -12,7 +12,7 @@ from typing import NamedTuple
 import openai
 import pytest
 
-from loadtests.service import free_port, own_ports, served
+from loadtests.service import ROOT, free_port, own_ports, served
 from serving.keys import create, revoke
 from tests.kit.bad_requests import GOOD
 from tests.kit.doors import open_doors, statuses
@@ -40,6 +40,20 @@ def keyed(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ke
     environment |= {"GATEWAY_KEYS": str(file), "GATEWAY_METRICS_PORT": port}
     with served([sys.executable, "-m", "serving.gateway"], f"{url}/readyz", log, environment):
         yield Keyed(url, f"http://127.0.0.1:{port}/metrics", file, log)
+
+
+def test_the_smoke_test_of_a_cluster_takes_what_is_right_and_nothing_else(keyed: Keyed) -> None:
+    """What deploy/kind asks there."""
+
+    def smoke(url: str, secret: str) -> tuple[int, str]:
+        command = [str(ROOT / "deploy" / "kind" / "smoke.sh"), url, secret]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+    assert smoke(keyed.url, key(keyed, "smoke")) == (0, "smoke: ready, right, closed to others\n")
+    code, said = smoke(keyed.url, "routine-wrong")
+    assert code == 1 and "invalid_api_key" in said
+    assert smoke(f"http://127.0.0.1:{free_port()}", "x")[0]
 
 
 def key(keyed: Keyed, name: str, **fields: object) -> str:

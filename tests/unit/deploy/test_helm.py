@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -502,3 +503,61 @@ def test_the_chart_can_be_packed(tmp_path: Path) -> None:
     assert (files / "serve.yaml").read_bytes() == (ROOT / "deploy/ray/gpu.yaml").read_bytes()
     assert {p.name for p in (files / "rules").iterdir()} >= {"alerts.yml", "objectives.yml"}
     assert list((files / "dashboards").glob("*.json"))
+
+
+def pages() -> str:
+    return "\n".join((ROOT / "deploy" / name).read_text() for name in ("README.md", "rollout.md"))
+
+
+def test_the_pages_set_what_the_chart_has(tmp_path: Path) -> None:
+    (values,) = re.findall(r"```yaml\n(# my-values.yaml\n.*?)```", pages(), re.DOTALL)
+    (tmp_path / "my-values.yaml").write_text(values)
+    commands = re.findall(
+        r"^helm (?:upgrade|install).*? deploy/helm (.*?)(?:#|$)",
+        pages().replace("\\\n", " "),
+        re.M,
+    )
+    assert len(commands) >= 6
+    for words in map(shlex.split, commands):
+        kept = [word for word in words if word not in ("--reuse-values", "-f", "my-values.yaml")]
+        done = helm(
+            "template", "routine", str(CHART), "-f", str(tmp_path / "my-values.yaml"), *kept
+        )
+        assert done.returncode == 0, (words, done.stderr)
+    named_ones = {
+        name
+        for name in re.findall(r"`([a-z]+(?:\.[\w\"./]+)+)(?:=[^`]*)?`", pages())
+        if name.partition(".")[0] in yaml.safe_load((CHART / "values.yaml").read_text())
+        and not name.endswith((".yaml", ".md"))
+    }
+    assert len(named_ones) >= 10
+    for name in named_ones:
+        found: Any = yaml.safe_load((CHART / "values.yaml").read_text())
+        first, *rest = re.findall(r'"[^"]+"|[^.]+', name)
+        for part in (first, *rest):
+            found = found.get(part.strip('"')) if part.isupper() is False else found
+            assert found is not None, name
+
+
+def test_a_cluster_to_try_it_in_has_what_it_needs() -> None:
+    folder = ROOT / "deploy" / "kind"
+    done = helm(
+        "template", "routine", str(CHART), "-n", "routine", "-f", str(folder / "values.yaml")
+    )
+    assert done.returncode == 0, done.stderr
+    found = [resource for resource in yaml.safe_load_all(done.stdout) if resource]
+    assert not {r["apiVersion"].partition("/")[0] for r in found} - {
+        "v1", "apps", "policy", "networking.k8s.io",
+    }  # fmt: skip
+    volume, claim = yaml.safe_load_all((folder / "models.yaml").read_text())
+    for resource in (volume, claim):
+        kubernetes_validate.validate(resource, NEWEST, strict=True)
+    (mount,) = [v for v in pod(found, "engine")["volumes"] if v["name"] == "models"]
+    assert mount["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    nodes = yaml.safe_load((folder / "cluster.yaml").read_text())["nodes"]
+    for node in nodes[1:]:
+        (there,) = node["extraMounts"]
+        assert there["containerPath"] == volume["spec"]["hostPath"]["path"]
+        assert {"base", "adapters"} <= {path.name for path in (ROOT / there["hostPath"]).iterdir()}
+    images = {container(found, part)["image"] for part in PARTS}
+    assert all(image in (folder / "run.sh").read_text() for image in images)
