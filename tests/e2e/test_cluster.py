@@ -5,10 +5,12 @@ import asyncio
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ import psutil
 import pytest
 import yaml
 
+from deploy.observability.preview import panels
 from deploy.ray.cluster import HERE
 from loadtests.service import ROOT
 from serving.gateway.metrics import TASK_POOL
@@ -25,6 +28,7 @@ from serving.tasks.profile import PUBLISHED
 from tests.kit.asking import ask_all, capacity
 from tests.kit.doors import open_doors
 from tests.kit.exposition import scrape
+from tests.kit.helm import named, of
 from tests.kit.oracle import faults
 from tests.kit.oracle_month import month_faults
 from tests.kit.stack import ENGINE_KEY, Stack
@@ -43,6 +47,7 @@ AUTOSCALING = {
 }
 """As the GPU's configuration has it, in less time. Ray counts requests once a second: of a few that
 take 80 ms each it sees none for seconds, and must not take that for the end of the load."""
+RULES = ROOT / "deploy" / "observability" / "rules"
 REPLICA = "ray::ServeReplica"
 STATUS = """
 import sys, ray
@@ -99,6 +104,29 @@ def running(cluster: Stack) -> Iterator[Callable[[], int]]:
 
 def test_an_engine_on_ray_serves_the_gateway_alone(cluster: Stack) -> None:
     assert open_doors(cluster.engine_url, ENGINE_KEY) == []
+
+
+def test_the_chart_gives_ray_s_metrics_the_names_that_rules_and_dashboard_have(
+    cluster: Stack,
+) -> None:
+    """All of them but those that count from the first preemption on."""
+    (endpoint,) = named(of("ray"), "PodMonitor", "engine")["spec"]["podMetricsEndpoints"]
+    (change,) = endpoint["metricRelabelings"]
+    assert (change["sourceLabels"], change["targetLabel"]) == (["__name__"], "__name__")
+    (port,) = Path("/tmp/ray/session_latest").glob("metrics_export_port_*")
+    url = f"http://127.0.0.1:{port.read_text()}/metrics"
+    written = [target["expr"] for _, panel in panels() for target in panel["targets"]]
+    written += [path.read_text() for path in RULES.glob("*.yml")]
+    wanted = set(re.findall(r"\bvllm:\w+", " ".join(written))) - {"vllm:num_preemptions_total"}
+    assert len(wanted) > 10
+
+    def missing() -> set[str]:
+        text = urllib.request.urlopen(url, timeout=10).read().decode()
+        names = set(re.findall(r"^(\w+)\{", text, re.M))
+        found = {re.fullmatch(change["regex"], name) for name in names} - {None}
+        return wanted - {change["replacement"].replace("${1}", f[1]) for f in found if f}
+
+    wait_for(lambda: not missing(), 60)
 
 
 def pids(cluster: Stack, title: str) -> set[int]:
