@@ -54,7 +54,7 @@ fuzz: $(VENV)/.clients ## a hundred thousand broken requests, and more of what s
 coverage: $(VENV)/.installed ## lines and branches of serving that unit and process tests run; fails below 95 %
 	@$(PYTEST) tests/unit tests/process --cov
 
-kind: $(VENV)/.installed $(VENV)/.helm ## try the chart in a cluster of its own, in Docker (not run yet by us: nobody here has Docker)
+kind: $(VENV)/.installed $(VENV)/.helm ## try the chart in a cluster of its own, in Docker (has not been run yet)
 	@deploy/kind/run.sh
 
 lint: $(VENV)/.installed ## ruff and mypy

