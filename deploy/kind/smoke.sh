@@ -2,8 +2,7 @@
 # Ask a gateway that serves the demo model: deploy/kind/smoke.sh URL KEY
 set -euo pipefail
 url=$1 key=$2
-request='{"experience": 1, "gender": "남성", "purpose": 1,
-  "rm_weight": {"bench_press": 40, "squat": 50, "dead_lift": 55, "over_head_press": 30}}'
+request=@$(dirname "$0")/request.json
 
 fail() { echo "smoke: $1" >&2; exit 1; }
 ask() { curl --silent --show-error --max-time 30 "$@"; }

@@ -4,6 +4,8 @@ Options, checks and environment are those of a standalone engine (``serving.engi
 configuration in this folder sets the number of replicas and their resources.
 """
 
+import asyncio
+import logging
 import os
 from dataclasses import fields
 from typing import Any
@@ -16,12 +18,19 @@ from ray.serve.llm.deployment import LLMServer
 from deploy.ray.versions import check_versions
 from serving.engine.command import arguments, environment
 from serving.engine.machine import Machine, choose
-from serving.engine.preflight import check_model
+from serving.engine.preflight import Checked, NotFetched, check_model
 from serving.engine.settings import EngineSettings
 from serving.process import load
+from serving.vllm_plugin import cap
 
 NOT_OF_AN_ENGINE = {"model", "served_model_name", "host", "port", "distributed_executor_backend"}
 """vLLM options that Ray Serve sets itself."""
+OF_A_NODE = ("HF_HUB_OFFLINE", cap.VARIABLE)
+"""Variables of an engine that hold where it runs: what it needs is there, and its memory."""
+FETCH_SECONDS = 30
+"""Between two tries to fetch a model."""
+
+log = logging.getLogger(__name__)
 
 
 class _Server:
@@ -53,8 +62,9 @@ class Engine(LLMServer):
         self, config: dict[str, Any], machine: Machine
     ) -> None:
         settings = load(EngineSettings)
-        model = check_model(settings)
-        os.environ["HF_HUB_OFFLINE"] = "1"  # of the engine's process: now all is here
+        model = await found_model(settings)
+        variables = environment(settings, machine, None)
+        os.environ.update({name: variables[name] for name in OF_A_NODE})
         command = arguments(settings, model, choose(settings, machine.gpu, machine.threads), None)
         source = {"model_id": model.lock.base.name, "model_source": str(model.base)}
         options = engine_options(command[command.index("serving.engine.serve") + 1 :])
@@ -71,6 +81,17 @@ class Engine(LLMServer):
             await super().check_health()
         except Exception:  # noqa: BLE001 (an unhealthy replica must exit, whatever the error)
             os._exit(1)
+
+
+async def found_model(settings: EngineSettings) -> Checked:
+    """Return the model, fetched if it has to be. Serve starts a replica three times and then no
+    more; a hub may be away for longer."""
+    while True:
+        try:
+            return check_model(settings)
+        except NotFetched as error:
+            log.warning("%s; trying again in %d s", error, FETCH_SECONDS)
+        await asyncio.sleep(FETCH_SECONDS)
 
 
 def engine_options(command: list[str]) -> dict[str, Any]:
@@ -103,7 +124,8 @@ def build(options: dict[str, Any]) -> Application:
     gpu = "GPU" in options["bundle"]
     machine = choose(settings, gpu, max(1, int(options["bundle"]["CPU"])))
     variables = environment(settings, machine, None)
-    del variables["HF_HUB_OFFLINE"]  # a replica fetches what its node lacks
+    for name in OF_A_NODE:
+        del variables[name]
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": "base"},  # a replica reads its name
         "deployment_config": {"ray_actor_options": {"num_cpus": 0}},  # the bundle holds them all

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from serving.adapter import AdapterError, Shapes, check_files, linear_shapes
 from serving.engine.settings import EngineSettings
@@ -37,12 +37,17 @@ class PreflightError(ValueError):
     """A file is missing or incompatible; the message says what to do."""
 
 
+class NotFetched(PreflightError):
+    """A file is on the hub, and could not be fetched."""
+
+
 def locate_base(model: str, base: BaseEntry) -> Path:
     """Return the base model's folder: ``model`` itself, or its Hugging Face cache snapshot, into
     which the files that it lacks are fetched.
 
     Raises:
-        PreflightError: the folder does not exist, or a file is not cached and cannot be fetched.
+        PreflightError: the folder does not exist.
+        NotFetched: a file is not cached and cannot be fetched.
     """
     path = Path(model)
     if (path / "config.json").is_file():
@@ -52,11 +57,12 @@ def locate_base(model: str, base: BaseEntry) -> Path:
             f"MODEL={model}: no config.json there. Name a folder with a Hugging Face model, "
             "or unset MODEL for the demo model"
         )
-    if found := _from_hub(model, base.revision, BASE_PATTERNS, base.files):
+    found, why = _from_hub(model, base.revision, BASE_PATTERNS, base.files)
+    if found:
         return found
-    raise PreflightError(
-        f"MODEL={model} is not in the Hugging Face cache and cannot be fetched. Connect once to "
-        "fetch it, name a local folder, or unset MODEL and ADAPTERS for the demo model"
+    raise NotFetched(
+        f"MODEL={model} is not in the Hugging Face cache and cannot be fetched ({why}). Connect "
+        "once to fetch it, name a local folder, or unset MODEL and ADAPTERS for the demo model"
     )
 
 
@@ -67,17 +73,18 @@ def locate_adapters(adapters: str) -> Path:
         adapters: a folder, or a repository's name on the hub, with ``@`` and a revision or without.
 
     Raises:
-        PreflightError: they are not cached and cannot be fetched.
+        NotFetched: they are not cached and cannot be fetched.
     """
-    if (Path(adapters) / LOCK_NAME).is_file() or _looks_local(adapters):
-        return Path(adapters)
     name, _, revision = adapters.partition("@")
+    if (Path(adapters) / LOCK_NAME).is_file() or _looks_local(name):
+        return Path(adapters)
     files = [LOCK_NAME, *(f"{task}/{file}" for task in TASKS for file in (CONFIG, WEIGHTS))]
-    if found := _from_hub(name, revision or None, ADAPTER_PATTERNS, files):
+    found, why = _from_hub(name, revision or None, ADAPTER_PATTERNS, files)
+    if found:
         return found
-    raise PreflightError(
-        f"ADAPTERS={adapters} are not in the Hugging Face cache and cannot be fetched: connect "
-        "once to fetch them, or name a folder that finetune.export wrote"
+    raise NotFetched(
+        f"ADAPTERS={adapters} are not in the Hugging Face cache and cannot be fetched ({why}). "
+        "Connect once to fetch them, or name a folder that finetune.export wrote"
     )
 
 
@@ -87,9 +94,11 @@ def _looks_local(name: str) -> bool:
 
 def _from_hub(
     name: str, revision: str | None, patterns: Sequence[str], files: Collection[str]
-) -> Path | None:
-    """Return the cache's snapshot of a repository, fetched as far as it lacks ``files``; None if
-    they cannot be had. A branch may have moved on since it was cached; a revision has not."""
+) -> tuple[Path | None, str]:
+    """Return the cache's snapshot of a repository, fetched as far as it lacks ``files``; None, and
+    why, if they cannot be had. A branch may have moved on since it was cached; a revision has
+    not."""
+    why = ""
     for local_only in (True, False) if revision else (False, True):
         try:
             found = Path(
@@ -100,11 +109,16 @@ def _from_hub(
                     local_files_only=local_only,
                 )
             )
-        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
+        except LocalEntryNotFoundError:
             continue
-        if all((found / file).is_file() for file in files):
-            return found
-    return None
+        except Exception as error:  # noqa: BLE001 (the hub's client has no error of its own for all)
+            why = next(iter(str(error).splitlines()), "") or type(error).__name__
+            continue
+        if missing := [file for file in files if not (found / file).is_file()]:
+            why = f"it has no {missing[0]}"
+            continue
+        return found, ""
+    return None, why or "the hub cannot be reached"
 
 
 def check_base(folder: Path, adapters: Path, lock: Lock) -> None:

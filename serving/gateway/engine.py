@@ -28,6 +28,8 @@ HEALTH_SECONDS = 2
 BAD_GATEWAY = 502
 TASK_PRIORITY, BATCH_PRIORITY = -1, 1
 """The engine's lower numbers go first; what is passed through has 0."""
+ABORTED = "abort"
+"""vLLM's reason to finish a request that came while it stops: 200, with as much as there was."""
 DEAD = "EngineCore encountered an issue"
 """Beginning of vLLM's message when its engine core has died (vllm/v1/engine/exceptions.py)."""
 KEEP_ALIVE_SECONDS = 3
@@ -66,6 +68,7 @@ class _Models(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     text: str
+    finish_reason: str | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -247,10 +250,13 @@ class VllmEngine:
             raise EngineFault(f"the engine refused a task request: {error.message}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EngineFault(f"the engine's answer is not a completion: {error}") from error
+        choice = answer.choices[0]
+        if choice.finish_reason == ABORTED:
+            raise EngineUnavailable("the engine stops and has left the request")
         usage, drafts = answer.usage, answer.metrics and answer.metrics.speculative_decoding
         tokens = usage.completion_tokens
         passes = drafts.passes(tokens) if drafts else tokens
-        return Completion(answer.choices[0].text, usage.prompt_tokens, tokens, passes)
+        return Completion(choice.text, usage.prompt_tokens, tokens, passes)
 
     @asynccontextmanager
     async def completions(

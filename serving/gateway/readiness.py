@@ -135,7 +135,8 @@ class Readiness:
         if await self._gives_token():
             return True
         before = await self._engine.steps()
-        return await self._gives_token() or await self._engine.steps() > before
+        # Another count is another engine's, of several at one address, or a new one's.
+        return await self._gives_token() or await self._engine.steps() != before
 
     async def _gives_token(self) -> bool:
         deadline = Deadline.after(self._settings.stall_seconds / 2)

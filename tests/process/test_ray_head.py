@@ -12,6 +12,8 @@ import deploy.ray.app as app
 deployment = app.build({"bundle": {"GPU": 1, "CPU": 4}})._bound_deployment
 config, machine = deployment.init_args
 print(deployment.name, config["placement_group_config"], machine.gpu)
+variables = config["runtime_env"]["env_vars"]
+assert not {"HF_HUB_OFFLINE", "ENGINE_MEMORY_GIB"} & set(variables), variables
 """
 
 

@@ -1,6 +1,28 @@
-{{- define "routine.labels" -}}
+{{/* Values that would be refused halfway through an installation. */}}
+{{- define "routine.check" -}}
+{{- range $part, $replicas := dict "gateway" .Values.gateway.replicas "engine" .Values.engine.replicas }}
+{{- if gt (int $replicas.min) (int $replicas.max) }}
+{{- fail (printf "%s.replicas: min is more than max" $part) }}
+{{- end }}
+{{- end }}
+{{- if and (eq .Values.engine.kind "ray") (not (regexMatch `^[1-9][0-9]*$` (toString .Values.engine.resources.ray.requests.cpu))) }}
+{{- fail "engine.resources.ray.requests.cpu: Ray counts whole CPUs" }}
+{{- end }}
+{{- end }}
+
+{{/* Engines there may be at most. */}}
+{{- define "routine.mostEngines" -}}
+{{- ternary .Values.engine.replicas.max .Values.engine.replicas.min .Values.engine.autoscaling -}}
+{{- end }}
+
+{{/* Labels of pods, which a new version of the chart alone must not replace. */}}
+{{- define "routine.podLabels" -}}
 app.kubernetes.io/part-of: routine
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "routine.labels" -}}
+{{ include "routine.podLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
@@ -43,9 +65,11 @@ topologySpreadConstraints:
     labelSelector: {matchLabels: {{ toJson . }}}
 {{- end }}
 
+{{/* A values file's numbers are floats: 1048576 would be written 1.048576e+06. */}}
 {{- define "routine.env" -}}
 {{- range $name, $value := . }}
-- {name: {{ $name }}, value: {{ $value | toString | quote }}}
+{{- $whole := and (kindIs "float64" $value) (eq (floor $value) $value) }}
+- {name: {{ $name }}, value: {{ ternary (int64 $value) $value $whole | toString | quote }}}
 {{- end }}
 {{- end }}
 
@@ -112,13 +136,16 @@ emptyDir: {sizeLimit: {{ .rclone.size }}}
 {{- end }}
 {{- end }}
 
-{{- define "routine.workVolumes" -}}
+{{- define "routine.cacheVolume" -}}
 - name: cache
   {{- if .Values.engine.cacheClaim }}
   persistentVolumeClaim: {claimName: {{ .Values.engine.cacheClaim }}}
   {{- else }}
   emptyDir: {sizeLimit: 20Gi}
   {{- end }}
+{{- end }}
+
+{{- define "routine.workVolumes" -}}
 - name: tmp
   emptyDir: {sizeLimit: 4Gi}
 - name: shared-memory

@@ -174,8 +174,20 @@ def test_without_the_hub_the_cache_is_enough(hub: Hub, tmp_path: Path) -> None:
     assert locate(hub, tmp_path / "home", ADAPTERS="we/adapters", **away).returncode == 0
 
 
-@pytest.mark.parametrize("adapters", ["we/adapters@v3", "we/nothing", "we/base"])
-def test_adapters_that_are_not_there_are_one_line(adapters: str, hub: Hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("adapters", "why"),
+    [
+        ("we/adapters@v3", "404"),
+        ("we/adapters@refs/pr/1", "404"),
+        ("we/nothing", "404"),
+        ("we/base", "it has no lock.json"),
+    ],
+)
+def test_adapters_that_are_not_there_are_one_line(
+    adapters: str, why: str, hub: Hub, tmp_path: Path
+) -> None:
     done = locate(hub, tmp_path / "home", ADAPTERS=adapters)
     assert done.returncode
-    assert f"ADAPTERS={adapters} are not in the Hugging Face cache" in done.stderr.splitlines()[-1]
+    said = done.stderr.splitlines()[-1]
+    assert f"ADAPTERS={adapters} are not in the Hugging Face cache" in said
+    assert why in said

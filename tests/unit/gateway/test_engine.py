@@ -73,6 +73,14 @@ async def test_a_pass_yields_a_token_beyond_the_drafts_it_accepts(
         assert (await complete(client)).passes == passes
 
 
+async def test_an_answer_that_the_engine_has_left_is_no_answer() -> None:
+    """vLLM stops: it answers 200 to what comes then, with nothing in it. Another engine may not."""
+    left = {**GOOD, "choices": [{"text": "", "finish_reason": "abort"}]}
+    async with engine(answering(json=left)) as client:
+        with pytest.raises(EngineUnavailable):
+            await complete(client)
+
+
 async def test_a_completion_is_asked_for_greedily_under_the_constraint() -> None:
     seen: dict[str, object] = {}
 
