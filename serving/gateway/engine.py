@@ -84,9 +84,10 @@ class _Drafts(msgspec.Struct):
 
     def passes(self, tokens: int) -> int:
         """Return the forward passes that generated ``tokens``: each yields a token beyond the
-        drafts it accepts, but for the last if the end was drafted. Then the first pass and those
-        with a draft are counted, which is one too few if another had none."""
-        return max(tokens - self.num_accepted_draft_tokens, 1 + self.num_spec_steps)
+        drafts it accepts, but for the last if the end was drafted. Then the first pass
+        (``vllm_plugin.patches.first``) and those with a draft are counted, which is one too few if
+        another had none."""
+        return max(tokens - self.num_accepted_draft_tokens, self.num_spec_steps)
 
 
 class _Metrics(msgspec.Struct):

@@ -25,7 +25,7 @@ from serving.vllm_plugin import is_tested
 from serving.vllm_plugin.follower import Follower, token_bytes
 from serving.vllm_plugin.memory import Memory, Progress
 from serving.vllm_plugin.metrics import Counts, DrafterMetrics
-from serving.vllm_plugin.patches import biases
+from serving.vllm_plugin.patches import biases, first
 from serving.vllm_plugin.patches.drafting import input_fits_in_drafter
 
 MAX_KNOWN = 8192
@@ -86,10 +86,23 @@ class Drafts:
             else:
                 found = self._memory.guess(progress, self._limit)
                 counts.drafted += len(found)
+        self._keep(tokens, progress)
+        return found
+
+    def first(self, prompt: NDArray[np.int32]) -> list[int]:
+        """Return the tokens to propose after a prompt, int32 of shape (length,)."""
+        progress = self._read(prompt.tolist())
+        self._keep(prompt, progress)
+        if progress is None:
+            return []
+        found = self._memory.guess(progress, self._limit)
+        self._counts_of[progress.follower].drafted += len(found)
+        return found
+
+    def _keep(self, tokens: NDArray[np.int32], progress: Progress | None) -> None:
         self._known[hash(tokens.tobytes())] = progress
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
-        return found
 
     def _read(self, tokens: list[int]) -> Progress | None:
         """Parse the position of a new request from its tokens; None if the prompt is not ours."""
@@ -127,6 +140,26 @@ class Drafter:
         """Prepare the drafts. vLLM calls this once, before the first request."""
         tokenizer = AutoTokenizer.from_pretrained(self._tokenizer)
         self._drafts = Drafts(tokenizer, self._limit)
+        first.drafters[:] = [self]
+
+    def first(self, prompt: list[int]) -> list[int]:
+        """Return a draft of what follows a prompt; empty if there is none."""
+        assert self._drafts is not None
+        start = time.perf_counter()
+        try:
+            return self._drafts.first(np.array(prompt, np.int32))
+        except Exception:  # the engine core must survive any drafter error
+            if self._failed():
+                log.exception("the drafter failed, %d times so far", self._failures)
+            return []
+        finally:
+            self.metrics.seconds.inc(time.perf_counter() - start)
+
+    def _failed(self) -> bool:
+        """Count a failure; return whether to log it: the first, second, fourth, eighth ..."""
+        self._failures += 1
+        self.metrics.failures.inc()
+        return self._failures & (self._failures - 1) == 0
 
     def propose(
         self,
@@ -147,9 +180,7 @@ class Drafter:
         try:
             return self._propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
         except Exception:  # the engine core must survive any drafter error
-            self._failures += 1
-            self.metrics.failures.inc()
-            if self._failures & (self._failures - 1) == 0:  # 1, 2, 4, 8 ...
+            if self._failed():
                 log.exception("the drafter failed, %d times so far", self._failures)
             return [[] for _ in sampled_token_ids]
         finally:

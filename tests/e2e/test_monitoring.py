@@ -118,7 +118,7 @@ def test_the_dashboard_s_variables_have_values(watched: Watched) -> None:
     assert len(queries) == 4
     for query in queries:
         metric, _, label = query.removeprefix("label_values(").removesuffix(")").rpartition(", ")
-        values = watched.prometheus.get(f"label/{label}/values", **{"match[]": metric})
+        values = watched.prometheus.get(f"label/{label}/values", **{"match[]": expression(metric)})
         assert bool(values) == (label != "namespace"), query
 
 

@@ -17,6 +17,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request
 
 from serving.limit import AdaptiveLimit, Limit
+from serving.vllm_plugin.patches.first import add_drafts
 
 URGENT, PATIENT = -1, 1
 """Priorities of tasks and of lines of batches; what is passed through has 0."""
@@ -62,7 +63,7 @@ def schedule(self: Scheduler, *args: Any, **kwargs: Any) -> SchedulerOutput:
     self.running = [request for request in self.running if request not in still]
     self.max_num_active_reqs = min(most - len(still), active)
     try:
-        return schedule_parts(self, *args, **kwargs)
+        return add_drafts(self, schedule_parts(self, *args, **kwargs))
     finally:
         self.running += still
         self.max_num_active_reqs = most

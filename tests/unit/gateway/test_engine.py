@@ -58,7 +58,7 @@ async def complete(client: VllmEngine, seconds: float = 5, is_callers: bool = Fa
     return await client.complete("rate", "x", 5, "4.", {"x-request-id": "abc"}, deadline)
 
 
-@pytest.mark.parametrize(("accepted", "steps", "passes"), [(17, 2, 3), (18, 2, 3), (10, 2, 10)])
+@pytest.mark.parametrize(("accepted", "steps", "passes"), [(17, 3, 3), (18, 3, 3), (10, 3, 10)])
 async def test_a_pass_yields_a_token_beyond_the_drafts_it_accepts(
     accepted: int, steps: int, passes: int
 ) -> None:

@@ -18,6 +18,7 @@ from serving.tasks.registry import TASKS
 from serving.vllm_plugin.drafter import Drafter, Drafts
 from serving.vllm_plugin.follower import Follower, token_bytes
 from serving.vllm_plugin.memory import Memory
+from serving.vllm_plugin.patches.first import drafters
 
 BASE = Path(__file__).parents[3] / "finetune" / "demo" / "base"
 LIMIT = 48
@@ -36,17 +37,17 @@ def drafts(tokenizer: PreTrainedTokenizerBase) -> Drafts:
 
 
 def passes(drafts: Drafts, prompt: list[int], answer: list[int]) -> int:
-    """Forward passes that ``answer`` takes, the prefill's included."""
-    done, new, count = 1, 1, 1
+    """Forward passes that ``answer`` takes, the first with the prompt."""
+    done, count = 0, 0
+    draft = drafts.first(np.array(prompt, dtype=np.int32))
     while done < len(answer):
-        draft = drafts.draft(np.array(prompt + answer[:done], dtype=np.int32), new)
         assert len(draft) <= LIMIT
         kept = 0
         while kept < len(draft) and draft[kept : kept + 1] == answer[done + kept : done + kept + 1]:
             kept += 1
         new = min(kept + 1, len(answer) - done)
         done, count = done + new, count + 1
-    drafts.draft(np.array(prompt + answer, dtype=np.int32), new)  # the engine asks after the last
+        draft = drafts.draft(np.array(prompt + answer[:done], dtype=np.int32), new)
     return count
 
 
@@ -86,6 +87,26 @@ def test_answers_that_were_seen_before_take_fewer_passes_than_decisions(
         counts.append(passes(drafts, prompt, answer))
     later = counts[600:]
     assert sum(later) / len(later) < 0.75 * (len(TASKS[task.name].outputs()[0].decisions))
+
+
+@each_task
+def test_an_answer_that_is_known_takes_a_pass_for_each_draft(
+    task: Task[Any], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """The first has one, too: an answer shorter than a draft takes one pass in all."""
+    drafts = Drafts(tokenizer, LIMIT)
+    request = task.examples[0]
+    prompt = tokenizer.encode(task.question(request).prefilled)
+    text = task.question(request).output.decided(SOURCES[task.name].coach(request))
+    answer = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+    before = passes(drafts, prompt, answer)
+    assert passes(drafts, prompt, answer) == -(-len(answer) // (LIMIT + 1)) < before
+
+
+def test_a_prompt_that_is_none_of_ours_has_no_draft(
+    drafts: Drafts, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    assert drafts.first(np.array(tokenizer.encode("hello"), dtype=np.int32)) == []
 
 
 @each_task
@@ -224,6 +245,18 @@ def test_arguments_of_another_shape_are_counted_and_leave_plain_decoding(
     assert drafter.propose(sampled, lengths, tokens) == [[] for _ in sampled]
     assert counted(drafter, "failures") == 1
     assert "the drafter failed, 1 times" in caplog.text
+
+
+def test_a_failure_before_the_first_token_is_counted_and_leaves_plain_decoding(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    drafter = Drafter(cast(VllmConfig, Config))
+    drafter.load_model()
+    assert drafter in drafters
+    monkeypatch.setattr(Drafts, "first", lambda *_: 1 / 0)
+    assert drafter.first([1, 2]) == []
+    assert counted(drafter, "failures") == 1
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_vllm_s_arguments_are_answered_row_by_row(tokenizer: PreTrainedTokenizerBase) -> None:
