@@ -60,7 +60,7 @@ def main() -> None:
         check_versions()
         check_port("127.0.0.1", settings.engine_port, "ENGINE_PORT")
         config = configuration(settings)
-        check_model(load(EngineSettings))  # Serve would retry forever
+        check_model(load(EngineSettings))  # Serve would try three times first
     except (StartError, PreflightError, LockError) as error:
         sys.exit(f"cluster: {error}")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -9,7 +9,8 @@ without one of our prompts, the drafter proposes nothing.
 import logging
 import time
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import vllm
@@ -33,6 +34,7 @@ MAX_KNOWN = 8192
 MAX_CHOICES = 200_000
 """Maximum remembered choices, one per context (about 40 MB)."""
 
+Found = TypeVar("Found")
 log = logging.getLogger(__name__)
 
 
@@ -84,8 +86,7 @@ class Drafts:
             if progress.node is progress.follower.nowhere:
                 progress = None
             else:
-                found = self._memory.guess(progress, self._limit)
-                counts.drafted += len(found)
+                found = self._guess(progress)
         self._keep(tokens, progress)
         return found
 
@@ -95,6 +96,9 @@ class Drafts:
         self._keep(prompt, progress)
         if progress is None:
             return []
+        return self._guess(progress)
+
+    def _guess(self, progress: Progress) -> list[int]:
         found = self._memory.guess(progress, self._limit)
         self._counts_of[progress.follower].drafted += len(found)
         return found
@@ -144,22 +148,23 @@ class Drafter:
 
     def first(self, prompt: list[int]) -> list[int]:
         """Return a draft of what follows a prompt; empty if there is none."""
-        assert self._drafts is not None
+        drafts = self._drafts
+        assert drafts is not None
+        return self._guarded(lambda: drafts.first(np.array(prompt, np.int32))) or []
+
+    def _guarded(self, draft: Callable[[], Found]) -> Found | None:
+        """Return what ``draft`` returns, and measure it; None if it fails."""
         start = time.perf_counter()
         try:
-            return self._drafts.first(np.array(prompt, np.int32))
+            return draft()
         except Exception:  # the engine core must survive any drafter error
-            if self._failed():
+            self._failures += 1
+            self.metrics.failures.inc()
+            if self._failures & (self._failures - 1) == 0:  # 1, 2, 4, 8 ...
                 log.exception("the drafter failed, %d times so far", self._failures)
-            return []
+            return None
         finally:
             self.metrics.seconds.inc(time.perf_counter() - start)
-
-    def _failed(self) -> bool:
-        """Count a failure; return whether to log it: the first, second, fourth, eighth ..."""
-        self._failures += 1
-        self.metrics.failures.inc()
-        return self._failures & (self._failures - 1) == 0
 
     def propose(
         self,
@@ -176,15 +181,10 @@ class Drafter:
             token_ids_cpu: all tokens; int32 of shape (at least rows, longest).
             slot_mappings: unused.
         """
-        start = time.perf_counter()
-        try:
-            return self._propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
-        except Exception:  # the engine core must survive any drafter error
-            if self._failed():
-                log.exception("the drafter failed, %d times so far", self._failures)
-            return [[] for _ in sampled_token_ids]
-        finally:
-            self.metrics.seconds.inc(time.perf_counter() - start)
+        found = self._guarded(
+            lambda: self._propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+        )
+        return [[] for _ in sampled_token_ids] if found is None else found
 
     def _propose(
         self,
